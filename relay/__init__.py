@@ -1,0 +1,45 @@
+"""i8Relay: a relay between LLM clients and LLM upstreams.
+
+This module is what a plugin imports, together with `relay.ir`, `relay.events`, `relay.errors` and `relay.kit`.
+"""
+
+from relay.dialect import Dialect, Forward, Head, Route, StreamFilter
+from relay.family import (
+    Answer,
+    Family,
+    Host,
+    Model,
+    ModelListing,
+    Target,
+    Transport,
+    Upstream,
+    UpstreamRequest,
+)
+from relay.hookspecs import hookimpl, hookspec
+from relay.pricing import Price, Rates, Tier
+from relay.secret import Secret
+from relay.version import __version__
+
+__all__ = [
+    "Answer",
+    "Dialect",
+    "Family",
+    "Forward",
+    "Head",
+    "Host",
+    "Model",
+    "ModelListing",
+    "Price",
+    "Rates",
+    "Route",
+    "Secret",
+    "StreamFilter",
+    "Target",
+    "Tier",
+    "Transport",
+    "Upstream",
+    "UpstreamRequest",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+]

@@ -1,0 +1,5 @@
+"""The running relay."""
+
+
+class Relay:
+    """One relay process."""

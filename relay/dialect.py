@@ -1,0 +1,102 @@
+"""The caller's side of the plugin contract: a wire format that clients speak."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from relay.errors import RelayError
+from relay.events import StreamEncoder
+from relay.family import Target
+from relay.ir import Request, Response, Tool
+
+__all__ = ["Dialect", "Forward", "Head", "Route", "StreamFilter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path that the dialect answers. `operation` says what it asks for: `generate`."""
+
+    method: str
+    path: str
+    operation: str = "generate"
+
+
+@dataclass(slots=True)
+class Head:
+    """What the core must know of a request before any translation, read by the dialect from the raw body."""
+
+    operation: str
+    model: str
+    raw: bytes
+    data: dict[str, Any]
+    """The parsed body."""
+    stream: bool = False
+    max_output: int | None = None
+    """Output tokens the caller allows per choice; None if it does not say."""
+    choices: int = 1
+    input_estimate: int = 0
+    """Estimated tokens of the prompt, for the reservation that the real count later settles."""
+    has_tools: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """Caller headers that the dialect lets through to an upstream of its own kind: an allow-list, never all."""
+
+
+class StreamFilter(Protocol):
+    """Rewrites a passed-through stream where the relay itself changed what was asked for."""
+
+    def feed(self, data: bytes, /) -> bytes:
+        """What of `data`, and of bytes held back before, goes to the caller now."""
+        ...
+
+    def close(self) -> bytes:
+        """What was still held back."""
+        ...
+
+
+@dataclass(slots=True)
+class Forward:
+    """A request passed through in its own dialect: the body to send, and a filter for the stream if one is needed."""
+
+    body: bytes
+    filter: StreamFilter | None = None
+
+
+class Dialect(ABC):
+    """A wire format. Instances are shared by all calls and hold no state of any of them; no method does I/O."""
+
+    name: ClassVar[str]
+    routes: ClassVar[tuple[Route, ...]]
+    stream_type: ClassVar[str] = "text/event-stream"
+    keep_alive: ClassVar[bytes] = b""
+    """Bytes that clients of this dialect accept between two frames and ignore; empty if there are none."""
+
+    @abstractmethod
+    def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
+        """Read what the core needs. Raises BadParameter, naming the parameter, where it cannot be read."""
+
+    @abstractmethod
+    def parse(self, head: Head) -> Request:
+        """The whole request as a hub value, every field checked. Raises BadParameter with the path of the fault."""
+
+    @abstractmethod
+    def forward(self, head: Head, target: Target) -> Forward:
+        """The request for an upstream that speaks this dialect: the caller's bytes, but for the model's name."""
+
+    @abstractmethod
+    def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
+        """The functions defined in the request, each with the path of its schema (`tools[0].function.parameters`)."""
+
+    @abstractmethod
+    def encode_response(self, response: Response, head: Head) -> bytes:
+        """A complete answer."""
+
+    @abstractmethod
+    def stream_encoder(self, head: Head) -> StreamEncoder:
+        """An encoder for one streamed answer."""
+
+    @abstractmethod
+    def encode_error(self, error: RelayError, request_id: str) -> bytes:
+        """An error answer's body, as this dialect's clients expect it."""

@@ -1,0 +1,197 @@
+"""The hub's stream: events between a family's decoder and a dialect's encoder.
+
+A stream of events is
+
+    MessageStart (PartStart Delta* PartStop | UsageSeen | Logprobs | OpaqueEvent)* ChoiceStop* UsageSeen? MessageStop
+
+or any beginning of that followed by one `Failure`. `index` numbers parts in order of their start, unique in the whole
+message; parts may be open side by side. A decoder never invents the end: when its bytes stop before the protocol's own
+terminal event, `close()` yields a `Failure`.
+
+Events are mutable slotted dataclasses because they are built once per token: frozen ones cost three times as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from relay.errors import RelayError
+from relay.ir import Extra, Part, StopReason, Usage
+
+__all__ = [
+    "ArgumentsDelta",
+    "ChoiceStop",
+    "Event",
+    "Failure",
+    "Logprobs",
+    "MessageStart",
+    "MessageStop",
+    "OpaqueEvent",
+    "PartExtra",
+    "PartStart",
+    "PartStop",
+    "SignatureDelta",
+    "StreamDecoder",
+    "StreamEncoder",
+    "TextDelta",
+    "ThinkingDelta",
+    "UsageSeen",
+]
+
+
+@dataclass(slots=True)
+class MessageStart:
+    """The answer begins. `id` and `model` are the upstream's; `created` is in Unix seconds."""
+
+    id: str
+    model: str
+    created: int | None = None
+    extra: Extra | None = None
+
+
+@dataclass(slots=True)
+class PartStart:
+    """A part opens. `part` is its shell: what is known at the start, with the streamed field still empty.
+
+    A part that arrives whole (an image, an opaque block) is complete here and has no deltas.
+    """
+
+    index: int
+    part: Part
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class TextDelta:
+    """More text of a `Text` or `Refusal` part."""
+
+    index: int
+    text: str
+
+
+@dataclass(slots=True)
+class ThinkingDelta:
+    """More text of a `Thinking` part."""
+
+    index: int
+    text: str
+
+
+@dataclass(slots=True)
+class SignatureDelta:
+    """More of the signature of a `Thinking` part."""
+
+    index: int
+    signature: str
+
+
+@dataclass(slots=True)
+class ArgumentsDelta:
+    """More of the arguments string of a `ToolCall` part."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(slots=True)
+class PartExtra:
+    """Late facts about an open part: one citation, or vendor fields to merge into its `extra`."""
+
+    index: int
+    citation: Any = None
+    extra: Extra | None = None
+
+
+@dataclass(slots=True)
+class PartStop:
+    """A part is complete."""
+
+    index: int
+
+
+@dataclass(slots=True)
+class Logprobs:
+    """Token log-probabilities of a choice, in the OpenAI shape."""
+
+    content: list[Any]
+    choice: int = 0
+
+
+@dataclass(slots=True)
+class UsageSeen:
+    """The upstream's count so far. Later ones replace earlier ones; they are never added up."""
+
+    usage: Usage
+
+
+@dataclass(slots=True)
+class ChoiceStop:
+    """One choice is finished, and why."""
+
+    stop: StopReason
+    choice: int = 0
+    extra: Extra | None = None
+
+
+@dataclass(slots=True)
+class MessageStop:
+    """The protocol's own end of the stream was seen: the answer is complete."""
+
+
+@dataclass(slots=True)
+class Failure:
+    """The stream failed: the upstream said so, or it ended before its terminal event."""
+
+    error: RelayError
+
+
+@dataclass(slots=True)
+class OpaqueEvent:
+    """A stream event the hub does not know. Only encoders of `dialect` write it again."""
+
+    dialect: str
+    data: Any
+    name: str | None = None
+
+
+Event: TypeAlias = (
+    MessageStart
+    | PartStart
+    | TextDelta
+    | ThinkingDelta
+    | SignatureDelta
+    | ArgumentsDelta
+    | PartExtra
+    | PartStop
+    | Logprobs
+    | UsageSeen
+    | ChoiceStop
+    | MessageStop
+    | Failure
+    | OpaqueEvent
+)
+
+
+class StreamDecoder(Protocol):
+    """Upstream bytes to events, without I/O. One object per stream."""
+
+    def feed(self, data: bytes, /) -> list[Event]:
+        """Events that `data` completes. Any cut of the same bytes gives the same events in the same order."""
+        ...
+
+    def close(self) -> list[Event]:
+        """Called once after the last byte: what is still open, or a `Failure` if the stream was cut short."""
+        ...
+
+
+class StreamEncoder(Protocol):
+    """Events to the caller's bytes, without I/O. One object per stream."""
+
+    def encode(self, events: list[Event], /) -> bytes:
+        """The frames for these events, as one piece: the relay writes once per read, not once per event."""
+        ...
+
+    def failure(self, error: RelayError, /) -> bytes:
+        """The dialect's in-stream error. Nothing is written after it, least of all a normal ending."""
+        ...

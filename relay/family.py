@@ -1,0 +1,171 @@
+"""The upstream side of the plugin contract: families, hosts, upstreams, targets, and what is sent to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from relay.secret import Secret
+
+__all__ = [
+    "Answer",
+    "CAPABILITIES",
+    "Family",
+    "Host",
+    "Model",
+    "ModelListing",
+    "Target",
+    "Transport",
+    "Upstream",
+    "UpstreamRequest",
+]
+
+CAPABILITIES: tuple[str, ...] = (
+    "chat",
+    "completion",
+    "streaming",
+    "function_calling",
+    "vision",
+    "audio",
+    "structured_output",
+    "reasoning",
+    "embeddings",
+)
+"""The capability names of `/v1/models`, in the order in which they are shown."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Host:
+    """One known place where a family is served: a row of data, so that adding a compatible vendor needs no code.
+
+    An upstream whose name is a host's takes its settings from there. Without a configuration the relay uses every host
+    whose key it finds in the environment (`env`) or whose `probe` answers.
+    """
+
+    name: str
+    base_url: str
+    env: tuple[str, ...] = ()
+    """Environment variables that may hold the key; the first one set wins."""
+    base_url_env: tuple[str, ...] = ()
+    """Environment variables that may move `base_url`."""
+    probe: str = ""
+    """For servers on this machine: a URL that answers 200 with a JSON body if the server is there."""
+    probe_key: str = ""
+    """A top-level key that the probe's JSON must hold: several servers share the usual ports."""
+    fallback: int = 0
+    """Above 0: used only if nothing else was found, lowest number first."""
+    models: tuple[str, ...] = ()
+    """`fnmatch` patterns of model names that this host serves, for when its model list cannot be had."""
+    dialects: frozenset[str] | None = None
+    """Dialects this host speaks, if not all those of its family."""
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Quirks that the family's plugin understands."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """One kind of upstream. `dialects` are those it speaks natively: calls in them pass through untouched."""
+
+    name: str
+    dialects: frozenset[str] = frozenset()
+    hosts: Sequence[Host] = ()
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """What its models can do unless told otherwise, by the names in `CAPABILITIES`."""
+    options: frozenset[str] = frozenset()
+    """Settings that an `[upstreams.NAME.options]` table may hold for this family."""
+    transport: Transport | None = None
+    """For families that are not reached over HTTP: how a request gets its answer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upstream:
+    """One configured endpoint: a family, an address, a credential."""
+
+    name: str
+    family: str
+    base_url: str
+    api_key: Secret | None = None
+    dialects: frozenset[str] = frozenset()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    """`fnmatch` patterns of names it serves without having listed them."""
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    host: str = ""
+    """The known host that this upstream is, if any: prices are looked up by it."""
+    connect_timeout: float = 10.0
+    """Seconds for the connection to be made."""
+    first_byte_timeout: float = 300.0
+    """Seconds from sending until the first byte of the answer's body."""
+    idle_timeout: float = 120.0
+    """Seconds between two pieces of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one attempt goes: an upstream, and the model's name there."""
+
+    upstream: Upstream
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.upstream.name}/{self.model}"
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What is put on the wire: a complete URL (sent as it is, never re-encoded), headers, and the body's bytes."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    method: str = "POST"
+
+
+class Answer(Protocol):
+    """An upstream's answer: status and headers are there, the body is still to come."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises UpstreamProtocol if it is longer than `limit` bytes or breaks off."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive. Raises UpstreamProtocol or UpstreamTimeout if it breaks off or stalls."""
+        ...
+
+
+class Transport(Protocol):
+    """How a request reaches an upstream."""
+
+    def send(self, request: UpstreamRequest, upstream: Upstream) -> AbstractAsyncContextManager[Answer]:
+        """Send and wait for the head of the answer; leaving the context drops what was not read.
+
+        Raises UpstreamUnreachable if nothing can have been sent, UpstreamTimeout or UpstreamProtocol otherwise.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model as an upstream lists it. None means that the upstream does not say."""
+
+    id: str
+    created: int | None = None
+    owned_by: str | None = None
+    context_length: int | None = None
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelListing:
+    """How to ask an upstream for its models: the request, and what makes models of the answer's body."""
+
+    request: UpstreamRequest
+    parse: Callable[[bytes], Sequence[Model]]

@@ -1,0 +1,120 @@
+"""Every hook of the relay, typed and documented: this module is the plugin contract.
+
+A plugin is a module (or object) with functions marked by `relay.hookimpl`, named as here. It may take any subset of a
+hook's arguments, by name; arguments may be added to hooks in later versions and are never renamed. Plugins are found
+through the entry point group `i8relay` or in the configured drop-in folder. All functions are plain functions, not
+coroutines, except where a return type says `Awaitable`.
+
+Translation hooks are asked only of the plugin that registered the target's family, so they need no check of whose turn
+it is. They do no I/O, and none is called once per streamed chunk: `translate_stream` is called once per stream and
+returns the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from relay.app import Relay
+    from relay.dialect import Dialect
+    from relay.errors import UpstreamError
+    from relay.events import StreamDecoder
+    from relay.family import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
+    from relay.ir import Loss, Request, Response
+    from relay.pricing import Price
+
+PROJECT = "i8relay"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+__all__ = ["PROJECT", "hookimpl", "hookspec"]
+
+
+# Registration: asked of every plugin, once, at start.
+
+
+@hookspec
+def relay_families(options: Mapping[str, Any]) -> Sequence[Family]:
+    """The upstream families this plugin serves. `options` is the plugin's own table of the configuration."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec
+def relay_dialects(options: Mapping[str, Any]) -> Sequence[Dialect]:
+    """The client dialects this plugin speaks."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec
+def relay_lifespan(relay: Relay, options: Mapping[str, Any]) -> AbstractAsyncContextManager[None] | None:
+    """Something to run while the relay serves: entered before the first request, left after the last."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec
+def relay_commands(commands: click.Group) -> None:
+    """Add commands to the `relay` program."""
+    raise AssertionError("a specification, not an implementation")
+
+
+# Translation: asked of the target family's own plugin.
+
+
+@hookspec(firstresult=True)
+def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes | None:
+    """The request's body in the family's own format.
+
+    Not called when the caller already speaks a dialect of the upstream. What the family cannot carry is appended to
+    `losses`; what makes the request meaningless without it is raised as `Unsupported`.
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def endpoint(
+    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+) -> UpstreamRequest | Awaitable[UpstreamRequest] | None:
+    """Where and how to send `body`: URL, headers, credential, signature.
+
+    `headers` are the caller's headers that its dialect lets through (passed-through calls only; else empty).
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def translate_response(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
+    """A complete answer as a hub value. Raises UpstreamError if a 2xx body holds an error, or is not the protocol."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def translate_stream(target: Target, headers: Mapping[str, str]) -> StreamDecoder | None:
+    """A new decoder for one streamed answer. Called once per stream, also to meter streams that pass through."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError | None:
+    """What an answer with a status of 400 or more means. None: the relay judges by the status alone."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def list_models(upstream: Upstream) -> ModelListing | Sequence[Model] | None:
+    """The models of one upstream: a list known by heart, or how to ask for it."""
+    raise AssertionError("a specification, not an implementation")
+
+
+# Policy: asked of every plugin.
+
+
+@hookspec(firstresult=True)
+def price(target: Target, at: int) -> Price | None:
+    """What the target costs at the Unix second `at`. Prices in the configuration come before this hook."""
+    raise AssertionError("a specification, not an implementation")
