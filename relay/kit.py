@@ -16,19 +16,26 @@ from typing import Any
 import orjson
 
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
+from relay.ir import Loss, Request
 
 __all__ = [
+    "MAX_MESSAGE",
     "NdjsonDecoder",
     "SseDecoder",
     "data_url",
     "dumps",
     "error_for_status",
     "estimate_tokens",
+    "foreign_fields",
+    "json_object",
     "loads",
+    "media_type_of",
     "parse_data_url",
+    "plain_message",
     "retry_after",
     "splice_model",
     "sse_frame",
+    "token_count",
     "upstream_json",
 ]
 
@@ -164,9 +171,16 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError as error:
         try:
-            return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+            return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=_thaw).encode()
         except (TypeError, ValueError, RecursionError):
             raise BadParameter(f"the request cannot be written as JSON: {error}") from None
+
+
+def _thaw(value: Any) -> Any:
+    """For `json.dumps`, which knows no ready-made JSON: the value of what `json_object` gave."""
+    if isinstance(value, orjson.Fragment):
+        return json.loads(value.contents)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def upstream_json(body: bytes) -> dict[str, Any]:
@@ -317,3 +331,116 @@ def error_for_status(
         shown = status if status in (404, 413, 422) else 400
         return UpstreamRefused(message, code=code, param=param, status=shown, upstream_status=status)
     return UpstreamError(message, code=code, upstream_status=status, retry_after=wait)
+
+
+MAX_TOKENS = 10**9
+"""No call has more tokens than this; a larger count is a fault of the upstream's."""
+
+
+def token_count(value: Any) -> int | None:
+    """A token count as an upstream reports it, or None ("not reported") if it cannot be one.
+
+    Negative, fractional, boolean and absurdly large numbers have all been seen; believed, each of them would damage a
+    budget for good.
+    """
+    if type(value) is int and 0 <= value <= MAX_TOKENS:
+        return value
+    return None
+
+
+def json_object(text: str) -> orjson.Fragment | dict[str, Any] | None:
+    """The JSON object that `text` spells, for writing into a larger JSON value with `dumps`; None if it is not one.
+
+    Valid JSON is written again as it stands, byte for byte. An empty text is an empty object: that is how several
+    vendors write the arguments of a function that takes none.
+    """
+    if not text.strip():
+        return {}
+    try:
+        value = orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        try:
+            value = loads(text)
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+    return orjson.Fragment(text) if isinstance(value, dict) else None
+
+
+_MAGIC = (
+    ("iVBORw0KGgo", "image/png"),
+    ("/9j/", "image/jpeg"),
+    ("R0lGOD", "image/gif"),
+    ("UklGR", "image/webp"),
+    ("JVBERi0", "application/pdf"),
+)
+
+
+def media_type_of(data: str) -> str | None:
+    """The media type that the first bytes of base64 text show, for the images and documents that models take.
+
+    Callers often label a JPEG as PNG. Some vendors look for themselves, others refuse a wrong label.
+    """
+    for prefix, media_type in _MAGIC:
+        if data.startswith(prefix):
+            # RIFF is also how WAV begins: what it holds stands in bytes 8 to 11.
+            return None if prefix == "UklGR" and _riff(data) != b"WEBP" else media_type
+    return None
+
+
+def _riff(data: str) -> bytes:
+    try:
+        return base64.b64decode(data[:16])[8:12]
+    except (binascii.Error, ValueError):
+        return b""
+
+
+MAX_MESSAGE = 2000
+"""Longest upstream error message that is shown to a caller, in characters."""
+
+
+def plain_message(body: bytes, status: int) -> str:
+    """What an error body not in the vendor's own form says: its text, or only the status if it is a web page."""
+    text = body[: 8 * MAX_MESSAGE].decode("utf-8", "replace").strip()
+    if not text or text.startswith("<"):
+        return f"the upstream answered with status {status}"
+    return text[:MAX_MESSAGE]
+
+
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "service_tier": ("auto", "default"),
+    "modalities": (["text"],),
+    "truncation": ("disabled",),
+    "verbosity": ("medium",),
+}
+"""Values that ask for nothing more than what every upstream does anyway."""
+
+HARMLESS: Mapping[str, str] = {
+    "background": "the relay answers while the caller waits",
+    "include": "asks for more detail in the answer, which stays as complete as the target makes it",
+    "metadata": "labels for the vendor's own dashboard",
+    "prompt_cache_key": "a hint for routing inside the vendor",
+    "prompt_cache_retention": "a hint for the vendor's own cache",
+    "prompt_cache_options": "a hint for the vendor's own cache",
+    "safety_identifier": "identifies the end user to the vendor only",
+    "store": "whether the vendor keeps a copy",
+    "stream_options": "the relay itself reports usage and padding as the caller asked",
+    "user": "identifies the end user; travels as the request's `user`",
+}
+"""Vendor fields that change nothing in the answer, each with the reason: leaving them out is no loss."""
+
+
+def foreign_fields(request: Request, own: str) -> list[Loss]:
+    """A loss for each field of another dialect that a family of dialect `own` has no way to send.
+
+    Fields that change nothing in the answer (`HARMLESS`) and values that ask for nothing are left out.
+    """
+    losses = []
+    for dialect, fields in (request.extra or {}).items():
+        if dialect == own:
+            continue
+        for name, value in fields.items():
+            idle = value is None or value is False or value == {} or value == [] or value in _NEUTRAL.get(name, ())
+            if name not in HARMLESS and not idle:
+                losses.append(Loss(name, f"the target has no equivalent of this {dialect} field"))
+    return losses
