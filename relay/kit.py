@@ -179,7 +179,7 @@ def dumps(value: Any) -> bytes:
 def _thaw(value: Any) -> Any:
     """For `json.dumps`, which knows no ready-made JSON: the value of what `json_object` gave."""
     if isinstance(value, orjson.Fragment):
-        return json.loads(value.contents)
+        return json.loads(orjson.dumps(value))
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
