@@ -1,1 +1,76 @@
-"""."""
+"""What the relay remembers: keys and usage, in one SQLite file that several processes may use at once.
+
+store = await Store.open(path)
+key, secret = await store.keys.create("laptop")
+store.ring.get(secret) or await store.ring.lookup(secret)
+store.usage.put(UsageRow(...))
+await store.close()
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from relay.store.database import Database, StoreError
+from relay.store.keys import Key, Keys, Limits
+from relay.store.ring import KeyRing
+from relay.store.usage import GROUPS, Outcome, ReportRow, UsageRow, UsageSource, UsageTable
+
+__all__ = [
+    "GROUPS",
+    "Key",
+    "KeyRing",
+    "Keys",
+    "Limits",
+    "Outcome",
+    "ReportRow",
+    "Store",
+    "StoreError",
+    "UsageRow",
+    "UsageSource",
+    "UsageTable",
+]
+
+
+class Store:
+    """The open database: `keys` to manage them, `ring` to look them up while serving, `usage` for rows and reports."""
+
+    def __init__(self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable) -> None:
+        self.database = database
+        self.keys = keys
+        self.ring = ring
+        self.usage = usage
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], *, watch: bool = False) -> Store:
+        """Open the database, making it first if there is none, and bring its schema up to date.
+
+        `watch` keeps `ring` up to date with changes made by other processes; serving needs it, commands do not.
+        Raises StoreError, whose message is for people.
+        """
+        database = await Database.open(Path(path))
+        try:
+            ring = KeyRing(await database.new_reader())
+            if watch:
+                await ring.start()
+        except sqlite3.Error as error:
+            await database.close()
+            raise StoreError(f"the database {path} cannot be read: {error}") from error
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, Keys(database, ring.refresh), ring, UsageTable(database))
+
+    async def close(self, within: float = 10.0) -> None:
+        """Store the rows that wait, for at most `within` seconds, and close the file. May be called twice."""
+        await self.usage.close(within)
+        await self.ring.close()
+        await self.database.close()
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
