@@ -20,6 +20,7 @@ from relay.ir import Loss, Request
 
 __all__ = [
     "MAX_MESSAGE",
+    "Losses",
     "NdjsonDecoder",
     "SseDecoder",
     "data_url",
@@ -405,6 +406,23 @@ def plain_message(body: bytes, status: int) -> str:
     if not text or text.startswith("<"):
         return f"the upstream answered with status {status}"
     return text[:MAX_MESSAGE]
+
+
+class Losses:
+    """Reports what cannot be carried into the list that the relay handed over, each fact once."""
+
+    __slots__ = ("_list", "_seen")
+
+    def __init__(self, losses: list[Loss]) -> None:
+        self._list = losses
+        self._seen = set(losses)
+
+    def add(self, field: str, reason: str) -> None:
+        """Report `field`, in the caller's words, unless the same was reported already."""
+        loss = Loss(field, reason)
+        if loss not in self._seen:
+            self._seen.add(loss)
+            self._list.append(loss)
 
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {

@@ -1,1 +1,95 @@
-"""Not written yet."""
+"""The family `anthropic`: the Messages API, at the vendor's own address or any server that speaks it.
+
+Settings of an upstream's `options` table:
+
+* `max_tokens`: what to ask for where the caller sets no limit (the vendor requires one). Default: 32,000, or the
+  most that an older model allows.
+* `thinking`: `adaptive`, `budget` or `none`, where the model's name does not tell (see `generation.py`).
+* `system_messages`: `native` sends system messages that stand between turns as such, which only newer models accept;
+  otherwise they are sent as user text in the same place.
+* `auth`: `bearer` for servers that expect `Authorization: Bearer` in place of `x-api-key`.
+* `beta`: one or more names for the `anthropic-beta` header, unless the caller sends its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from relay import Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
+from relay.errors import UpstreamError
+from relay.events import StreamDecoder
+from relay.ir import Loss, Request, Response
+from relay_anthropic import errors
+from relay_anthropic.block import DIALECT
+from relay_anthropic.endpoint import endpoint_of
+from relay_anthropic.models import listing_of
+from relay_anthropic.request import body_of
+from relay_anthropic.response import response_of
+from relay_anthropic.stream import MessagesDecoder
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    "anthropic",
+    dialects=frozenset({DIALECT}),
+    hosts=(
+        Host(
+            "anthropic",
+            "https://api.anthropic.com",
+            env=("ANTHROPIC_API_KEY",),
+            base_url_env=("ANTHROPIC_BASE_URL",),
+            models=("claude-*",),
+        ),
+    ),
+    capabilities={
+        "chat": True,
+        "streaming": True,
+        "function_calling": True,
+        "vision": True,
+        "structured_output": True,
+        "reasoning": True,
+    },
+    options=frozenset({"max_tokens", "thinking", "system_messages", "auth", "beta"}),
+)
+
+
+@hookimpl
+def relay_families() -> Sequence[Family]:
+    """The one family of this plugin."""
+    return [FAMILY]
+
+
+@hookimpl
+def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
+    """A Messages body."""
+    return body_of(request, target, losses)
+
+
+@hookimpl
+def endpoint(target: Target, operation: str, body: bytes, headers: Mapping[str, str]) -> UpstreamRequest:
+    """`/v1/messages`, with the relay's key and the caller's API version."""
+    return endpoint_of(target, operation, body, headers)
+
+
+@hookimpl
+def translate_response(body: bytes) -> Response:
+    """A complete message."""
+    return response_of(body)
+
+
+@hookimpl
+def translate_stream() -> StreamDecoder:
+    """A decoder for one stream."""
+    return MessagesDecoder()
+
+
+@hookimpl
+def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+    """The vendor's error, in its own words."""
+    return errors.translate_error(target, status, headers, body)
+
+
+@hookimpl
+def list_models(upstream: Upstream) -> ModelListing:
+    """`/v1/models`."""
+    return listing_of(upstream)

@@ -94,3 +94,12 @@ def test_foreign_fields_are_losses_unless_they_change_nothing() -> None:
         Loss("logit_bias", "the target has no equivalent of this openai-chat field"),
         Loss("modalities", "the target has no equivalent of this openai-chat field"),
     ]
+
+
+def test_a_loss_is_reported_once() -> None:
+    found = [Loss("seed", "no")]
+    losses = kit.Losses(found)
+    losses.add("seed", "no")
+    losses.add("n", "no")
+    losses.add("n", "no")
+    assert found == [Loss("seed", "no"), Loss("n", "no")]
