@@ -1,5 +1,253 @@
-"""The running relay."""
+"""The running relay: what all requests share, and the aiohttp application around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from relay.call import Call
+from relay.catalog import Catalog, load_plugins, read_catalog
+from relay.config import Config
+from relay.errors import RelayError, UpstreamError
+from relay.family import Model, ModelListing, Target, Transport, Upstream
+from relay.limits import Limiter
+from relay.manager import Plugins, guarded
+from relay.middleware import errors, finish_headers
+from relay.paths import database_path
+from relay.pipeline import Pipeline
+from relay.pricing import Price, cost
+from relay.routing import Router
+from relay.store import Store, UsageRow
+from relay.upstream import HttpTransport
+from relay.views import add_routes
+
+__all__ = ["RELAY", "Relay", "configured_database", "create_app"]
+
+LISTING_SECONDS = 15.0
+"""Time that an upstream gets to list its models."""
+LISTING_BYTES = 16 * 1024 * 1024
+REFRESH_SECONDS = 3600.0
+RETRY_SECONDS = 30.0
+"""Wait before an upstream that could not list its models is asked again."""
+PRICE_SECONDS = 60.0
+"""How long a look-up of a price is believed; catalogues may be loaded or replaced behind it."""
+PRICES_KEPT = 4096
+
+log = logging.getLogger("relay")
 
 
 class Relay:
-    """One relay process."""
+    """One relay process. `start` and `close` are called by the application; tests may inject `clock`."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        catalog: Catalog,
+        store: Store,
+        *,
+        transport: Transport,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.settings = config.settings
+        self.plugins = plugins
+        self.catalog = catalog
+        self.store = store
+        self.transport = transport
+        self.clock = clock
+        self.wall = wall
+        self.router = Router(catalog.upstreams, catalog.models)
+        self.limiter = Limiter()
+        self.pipeline = Pipeline(self)
+        self.listed = asyncio.Event()
+        """Set once every upstream was asked for its models, whether it answered or not."""
+        self.listing_errors: dict[str, str] = {}
+        self._prices: OrderedDict[tuple[str, str], tuple[float, Price | None]] = OrderedDict()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Plugins' lifespans and the model lists, for as long as the relay serves."""
+        async with AsyncExitStack() as stack:
+            for name, span in self.plugins.lifespans(self):
+                try:
+                    await stack.enter_async_context(span)
+                except Exception:
+                    # A plugin that cannot start takes its own models with it, not the relay.
+                    log.exception("plugin %s could not start", name)
+            lister = asyncio.create_task(self._keep_listing(), name="relay-model-lists")
+            try:
+                yield
+            finally:
+                lister.cancel()
+                await asyncio.gather(lister, return_exceptions=True)
+
+    # Models
+
+    async def _keep_listing(self) -> None:
+        while True:
+            await self.list_all()
+            wait = RETRY_SECONDS if self.listing_errors else REFRESH_SECONDS
+            await asyncio.sleep(wait)
+
+    async def list_all(self) -> None:
+        """Ask every upstream for its models, side by side."""
+        await asyncio.gather(*(self._list(upstream) for upstream in self.catalog.upstreams))
+        self.listed.set()
+
+    async def _list(self, upstream: Upstream) -> None:
+        try:
+            async with asyncio.timeout(LISTING_SECONDS):
+                models = await self.fetch_models(upstream)
+        except (RelayError, TimeoutError) as error:
+            reason = error.message if isinstance(error, RelayError) else "no answer in time"
+            if self.listing_errors.get(upstream.name) != reason:
+                log.warning("upstream %s did not list its models: %s", upstream.name, reason)
+            self.listing_errors[upstream.name] = reason
+            return
+        self.listing_errors.pop(upstream.name, None)
+        if models is not None:
+            self.router.update(upstream.name, models)
+
+    async def fetch_models(self, upstream: Upstream) -> Sequence[Model] | None:
+        """What an upstream lists; None if its family knows no way to ask. Raises RelayError."""
+        family = self.plugins.families[upstream.family]
+        listing = family.list_models(upstream)
+        if not isinstance(listing, ModelListing):
+            return listing
+        transport = family.family.transport or self.transport
+        async with transport.send(listing.request, upstream) as answer:
+            body = await answer.read(LISTING_BYTES)
+            if answer.status != 200:
+                target = Target(upstream, "")
+                error = family.translate_error(target, answer.status, answer.headers, body)
+                raise error or UpstreamError(f"it answered with status {answer.status}")
+            return guarded(family.plugin, "list_models", lambda: listing.parse(body))
+
+    # Money and rows
+
+    def price(self, call: Call) -> Price | None:
+        """What the call's target costs: the configuration's word, else a plugin's."""
+        if call.model is None or call.target is None:
+            return None
+        return call.model.price or self.target_price(call.target)
+
+    def target_price(self, target: Target) -> Price | None:
+        """What plugins say a target costs, remembered for a minute."""
+        name = (target.upstream.name, target.model)
+        now = self.clock()
+        known = self._prices.get(name)
+        if known is None or known[0] < now:
+            try:
+                price = self.plugins.price(target, int(self.wall()))
+            except RelayError:
+                price = None
+            known = self._prices[name] = (now + PRICE_SECONDS, price)
+            if len(self._prices) > PRICES_KEPT:
+                self._prices.popitem(last=False)
+        return known[1]
+
+    def bill(self, call: Call) -> None:
+        """Count and price the call, once."""
+        if call.billed:
+            return
+        call.billed = True
+        estimate = call.head.input_estimate if call.head is not None else 0
+        call.usage, call.usage_source = call.meter.final(estimate)
+        if call.usage is None:
+            call.cost = 0
+            return
+        call.price = self.price(call)
+        if call.price is not None:
+            call.cost = cost(call.usage, call.price)
+
+    def finish(self, call: Call) -> None:
+        """Settle the reservation and leave the usage row. Never waits, so that a cancelled call is recorded too."""
+        self.bill(call)
+        now = self.clock()
+        usage = call.usage
+        if call.reservation is not None:
+            used = 0 if usage is None else (usage.input or 0) + (usage.output or 0)
+            call.reservation.settle(used, now)
+        head, target = call.head, call.target
+        self.store.usage.put(
+            UsageRow(
+                request_id=call.id,
+                at=call.at,
+                key_id=call.key.id,
+                operation=call.operation,
+                model=call.model.id if call.model is not None else None,
+                upstream=target.upstream.name if target is not None else None,
+                target_model=target.model if target is not None else None,
+                family=target.upstream.family if target is not None else None,
+                dialect=call.dialect.name if call.dialect is not None else None,
+                stream=head.stream if head is not None else False,
+                status=call.status,
+                outcome=call.outcome,
+                usage_source=call.usage_source,
+                usage=usage,
+                price=call.price,
+                cost=call.cost,
+                first_byte_ms=None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
+                duration_ms=round((now - call.started) * 1000),
+                attempts=call.attempts,
+                error_code=call.error_code,
+                tools=call.tools,
+            )
+        )
+
+    def strict_tools(self, call: Call) -> bool:
+        """Whether tool arguments that do not fit end this call with an error."""
+        return self.settings.tools.arguments == "strict" or call.key.strict
+
+
+RELAY: web.AppKey[Relay] = web.AppKey("relay", Relay)
+
+
+def configured_database(config: Config) -> Path:
+    """The SQLite file that a configuration means."""
+    path = config.settings.store.path
+    return Path(path).expanduser() if path else database_path()
+
+
+async def create_app(
+    config: Config,
+    *,
+    plugins: Plugins | None = None,
+    database: Path | None = None,
+    transport: Transport | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> web.Application:
+    """The application of one relay. Raises ConfigError, Contradiction or StoreError before anything is served."""
+    plugins = plugins or load_plugins(config.settings)
+    catalog = await read_catalog(config, plugins)
+    store = await Store.open(database or configured_database(config), watch=True)
+    client = None
+    if transport is None:
+        transport = client = HttpTransport()
+    relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)
+    app = web.Application(
+        middlewares=[errors],
+        client_max_size=config.settings.server.max_body_mb * 1024 * 1024,
+    )
+    app[RELAY] = relay
+    app.on_response_prepare.append(finish_headers)
+
+    async def life(_: web.Application) -> AsyncIterator[None]:
+        async with relay.running():
+            yield
+        if client is not None:
+            await client.close()
+        await store.close()
+
+    app.cleanup_ctx.append(life)
+    add_routes(app, relay)
+    return app

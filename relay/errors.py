@@ -28,7 +28,7 @@ is bad and throw it away.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 __all__ = [
     "BadParameter",
@@ -54,6 +54,7 @@ __all__ = [
     "UpstreamUnreachable",
 ]
 
+UpstreamOutcome: TypeAlias = Literal["upstream_error", "upstream_cut", "timeout"]
 INVALID_REQUEST = "invalid_request_error"
 AUTHENTICATION = "authentication_error"
 RATE_LIMIT = "rate_limit_exceeded"
@@ -183,7 +184,7 @@ class UpstreamError(RelayError):
     type = API_ERROR
     code = "upstream_error"
     retryable: bool = True
-    outcome: ClassVar[str] = "upstream_error"
+    outcome: ClassVar[UpstreamOutcome] = "upstream_error"
     """How a call that ends with this error is recorded."""
 
     def __init__(
@@ -225,7 +226,7 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
-    outcome = "timeout"
+    outcome: ClassVar[UpstreamOutcome] = "timeout"
     retryable = False
 
 
@@ -239,7 +240,7 @@ class UpstreamProtocol(UpstreamError):
     """The upstream sent something that is not its protocol, or broke off in mid-answer."""
 
     code = "upstream_protocol_error"
-    outcome = "upstream_cut"
+    outcome: ClassVar[UpstreamOutcome] = "upstream_cut"
     retryable = False
 
 

@@ -1,1 +1,27 @@
-"""."""
+"""The HTTP side: one thin handler per kind of request. What a request means is decided in `relay.pipeline`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.views.calls import CallView
+from relay.views.health import Health
+from relay.views.models import ModelList, OneModel
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["add_routes"]
+
+
+def add_routes(app: web.Application, relay: Relay) -> None:
+    """All routes: those of the dialects' plugins, and the i8Relay API's own."""
+    for dialect in relay.plugins.dialects.values():
+        for route in dialect.routes:
+            app.router.add_route(route.method, route.path, CallView(relay, dialect, route.operation).handle)
+    for prefix in ("/v1", ""):
+        app.router.add_get(f"{prefix}/models", ModelList(relay).handle)
+        app.router.add_get(f"{prefix}/models/{{id:.+}}", OneModel(relay).handle)
+    app.router.add_get("/healthz", Health(relay).handle)

@@ -1,0 +1,171 @@
+"""One try of one target: build the upstream's request, send it, bring back its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.call import Call
+from relay.dialect import Forward
+from relay.errors import (
+    PluginError,
+    RelayError,
+    Unsupported,
+    UpstreamError,
+    UpstreamProtocol,
+    UpstreamTimeout,
+)
+from relay.events import StreamDecoder
+from relay.family import Answer, Target, UpstreamRequest
+from relay.ir import Response
+from relay.kit import error_for_status
+from relay.manager import BoundFamily, guarded
+from relay.stream import Delivery, bad_arguments, safe_header
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["Attempt"]
+
+MAX_ANSWER = 256 * 1024 * 1024
+"""Bytes of a complete answer; images and sound come inside."""
+MAX_ERROR = 1024 * 1024
+"""Bytes of an error answer that are looked at."""
+
+log = logging.getLogger("relay.attempt")
+
+
+class Attempt:
+    """Runs once. Raises RelayError only as long as nothing was sent to the client, so that another may be tried."""
+
+    def __init__(self, relay: Relay, call: Call, target: Target, request: web.Request) -> None:
+        if call.dialect is None or call.head is None:
+            raise AssertionError("an attempt follows the reading of the head")
+        self.relay = relay
+        self.call = call
+        self.dialect = call.dialect
+        self.head = call.head
+        self.target = target
+        self.request = request
+        self.family: BoundFamily = relay.plugins.families[target.upstream.family]
+        self.native = self.dialect.name in target.upstream.dialects
+
+    async def run(self) -> web.StreamResponse:
+        """The client's answer, sent already if it is a stream."""
+        forward = self._forward()
+        sent = await self._endpoint(forward.body)
+        transport = self.family.family.transport or self.relay.transport
+        async with transport.send(sent, self.target.upstream) as answer:
+            if not 200 <= answer.status < 300:
+                raise await self._refusal(answer)
+            if not self.head.stream:
+                return await self._whole(answer)
+            decoder = self.family.translate_stream(self.target, answer.headers)
+            return await self._delivery(forward, decoder).run(answer)
+
+    def _forward(self) -> Forward:
+        """The body to send: the caller's own bytes if the upstream speaks its dialect, else a translation."""
+        if self.native:
+            return self.dialect.forward(self.head, self.target)
+        losses = self.call.losses
+        losses.clear()
+        body = self.family.translate_request(self.call.request, self.target, losses)
+        if losses and self.call.key.strict:
+            raise Unsupported(f"{self.target} cannot carry {losses[0]}", param=losses[0].field)
+        return Forward(body)
+
+    async def _endpoint(self, body: bytes) -> UpstreamRequest:
+        headers = self.head.headers if self.native else {}
+        answer = self.family.endpoint(self.target, self.head.operation, body, self.head.stream, headers)
+        if isinstance(answer, UpstreamRequest):
+            return answer
+        wait = self.target.upstream.first_byte_timeout
+        try:
+            async with asyncio.timeout(wait):
+                return await answer
+        except TimeoutError:
+            raise UpstreamTimeout(f"the upstream was not ready within {wait:g} seconds") from None
+        except RelayError:
+            raise
+        except Exception as error:
+            log.exception("plugin %s failed in endpoint", self.family.plugin)
+            raise PluginError(self.family.plugin, f"failed in endpoint ({type(error).__name__})") from error
+
+    async def _refusal(self, answer: Answer) -> UpstreamError:
+        """The error that an answer without success means, without our credential in its text."""
+        if answer.status < 400:
+            return UpstreamProtocol(f"the upstream answered with status {answer.status}; redirects are not followed")
+        try:
+            body = await answer.read(MAX_ERROR)
+        except UpstreamError:
+            body = b""
+        error = self.family.translate_error(self.target, answer.status, answer.headers, body)
+        if error is None:
+            error = error_for_status(
+                answer.status, f"the upstream answered with status {answer.status}", answer.headers
+            )
+        key = self.target.upstream.api_key
+        if key is not None:
+            error.message = key.mask(error.message)
+        return error
+
+    async def _whole(self, answer: Answer) -> web.StreamResponse:
+        body = await answer.read(MAX_ANSWER)
+        response = self._read(answer.status, answer.headers, body)
+        call = self.call
+        if response is not None:
+            call.meter.whole(response)
+            self._check(response)
+        else:
+            call.meter.complete = True
+        call.first_byte = self.relay.clock()
+        self.relay.bill(call)
+        self._describe()
+        if self.native:
+            content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
+            return web.Response(body=body, headers={**call.headers, "Content-Type": content_type})
+        if response is None:
+            raise AssertionError("a translated answer was read")
+        encoded = guarded(
+            f"dialect {self.dialect.name}",
+            "encode_response",
+            lambda: self.dialect.encode_response(response, self.head),
+        )
+        return web.Response(body=encoded, headers={**call.headers, "Content-Type": "application/json"})
+
+    def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
+        """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""
+        try:
+            return self.family.translate_response(self.target, status, headers, body)
+        except PluginError:
+            if not self.native:
+                raise
+            return None
+
+    def _check(self, response: Response) -> None:
+        check = self.call.check
+        if check is None:
+            return
+        fault = check.first_fault(self.call.meter.calls())
+        self.call.tools = "valid" if fault is None else "invalid"
+        self.call.headers["x-relay-tool-arguments"] = self.call.tools
+        if fault is not None and self.relay.strict_tools(self.call):
+            raise bad_arguments(fault)
+
+    def _delivery(self, forward: Forward, decoder: StreamDecoder) -> Delivery:
+        self._describe()
+        return Delivery(
+            self.relay, self.call, self.request, forward, decoder, native=self.native, plugin=self.family.plugin
+        )
+
+    def _describe(self) -> None:
+        """Headers that say where the answer comes from and what was lost on the way."""
+        headers = self.call.headers
+        headers["x-relay-upstream"] = safe_header(self.target.upstream.name)
+        headers["x-relay-model"] = safe_header(self.target.model)
+        if self.call.losses:
+            headers["x-relay-dropped"] = safe_header(", ".join(loss.field for loss in self.call.losses))[:1000]

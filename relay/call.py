@@ -1,0 +1,82 @@
+"""One client request in flight: everything that is known of it, from its key to its usage row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from relay.dialect import Dialect, Head
+from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
+from relay.family import Target
+from relay.ir import Loss, Request, Usage
+from relay.limits import Reservation
+from relay.meter import Meter
+from relay.pricing import Price
+from relay.routing import PublicModel
+from relay.schemas import ArgumentCheck
+from relay.store.keys import Key
+from relay.store.usage import Outcome, UsageSource
+
+__all__ = ["Call"]
+
+
+@dataclass(eq=False)
+class Call:
+    """A request that passed authentication. It leaves exactly one usage row, however it ends."""
+
+    id: str
+    key: Key
+    operation: str
+    started: float
+    """Monotonic seconds."""
+    at: int
+    """Unix milliseconds."""
+    dialect: Dialect | None = None
+    head: Head | None = None
+    model: PublicModel | None = None
+    target: Target | None = None
+    reservation: Reservation | None = None
+    check: ArgumentCheck | None = None
+    meter: Meter = field(default_factory=Meter)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers of ours for the answer, whatever becomes of it."""
+    losses: list[Loss] = field(default_factory=list)
+    attempts: int = 0
+    outcome: Outcome = "ok"
+    status: int = 200
+    error_code: str | None = None
+    tools: Literal["valid", "invalid"] | None = None
+    """`valid` or `invalid` once the model's tool calls were checked."""
+    first_byte: float | None = None
+    """Monotonic seconds when the first output went to the client."""
+    usage: Usage | None = None
+    usage_source: UsageSource = "none"
+    price: Price | None = None
+    cost: int | None = None
+    billed: bool = False
+
+    @cached_property
+    def request(self) -> Request:
+        """The whole request as a hub value, parsed when first asked for: calls that pass through never are."""
+        if self.dialect is None or self.head is None:
+            raise AssertionError("a call is parsed only after its head was read")
+        return self.dialect.parse(self.head)
+
+    def failed(self, error: RelayError) -> None:
+        """The call ends with an error answer, or with an error inside a stream that had begun."""
+        self.status = error.status
+        self.error_code = error.code
+        if isinstance(error, UpstreamRefused):
+            self.outcome = "upstream_error"
+        elif isinstance(error, UpstreamError):
+            self.outcome = error.outcome
+        elif isinstance(error, CallerError):
+            self.outcome = "rejected"
+        else:
+            self.outcome = "upstream_error" if self.attempts else "rejected"
+
+    def left(self) -> None:
+        """The client hung up. 499 is what logs call that; no client ever sees it."""
+        self.outcome = "client_abort"
+        self.status = 499

@@ -1,0 +1,222 @@
+"""Configuration, plugins and the machine put together: the upstreams of one relay and its configured models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from urllib.parse import urlsplit
+
+from relay import discovery
+from relay.config import Config, ConfigError, Problem
+from relay.family import CAPABILITIES, Family, Host, Target, Upstream
+from relay.limits import Limits
+from relay.manager import Plugins
+from relay.pricing import NANO, Price, Rates, rate
+from relay.routing import PublicModel
+from relay.settings import ModelSettings, PriceSettings, Settings, UpstreamSettings
+
+__all__ = ["Catalog", "load_plugins", "read_catalog"]
+
+EXAMPLE_KEYS = frozenset({"changeme", "your-api-key", "sk-...", "xxx", "todo"})
+
+
+@dataclass(slots=True)
+class Catalog:
+    """What a relay serves with."""
+
+    upstreams: list[Upstream]
+    models: list[PublicModel]
+    found: list[discovery.Found] = field(default_factory=list)
+    """Upstreams that were discovered, with the reason; they are part of `upstreams`."""
+
+
+def load_plugins(settings: Settings) -> Plugins:
+    """The plugins that the settings ask for. Raises Contradiction."""
+    plugins = settings.plugins
+    folder = FilePath(plugins.folder).expanduser() if plugins.folder else None
+    return Plugins.load(disabled=plugins.disabled, folder=folder, options=plugins.options)
+
+
+async def read_catalog(config: Config, plugins: Plugins, environ: Mapping[str, str] | None = None) -> Catalog:
+    """Check what the settings say about upstreams and models, and look for more upstreams where that is wanted.
+
+    Raises ConfigError with every mistake.
+    """
+    environ = os.environ if environ is None else environ
+    builder = _Builder(config, plugins, environ)
+    configured = builder.upstreams()
+    found = await _discover(config.settings, plugins, environ, configured)
+    upstreams = [*configured, *(item.upstream for item in found)]
+    models = builder.models({upstream.name: upstream for upstream in upstreams})
+    builder.plugin_names()
+    if builder.problems:
+        raise ConfigError(config.source, builder.problems)
+    return Catalog(upstreams, models, found)
+
+
+async def _discover(
+    settings: Settings, plugins: Plugins, environ: Mapping[str, str], configured: list[Upstream]
+) -> list[discovery.Found]:
+    wanted = settings.discovery
+    taken = {upstream.name for upstream in configured} | {upstream.host for upstream in configured}
+    hosts = [(family, host) for family, host in plugins.hosts() if host.name not in taken]
+    found: list[discovery.Found] = []
+    if wanted.environment:
+        found += discovery.from_environment(hosts, environ)
+    if wanted.local:
+        found += await discovery.from_ports(hosts, environ)
+    if wanted.fallback and not found and not configured:
+        found += discovery.fallback(hosts, environ)
+    return found
+
+
+class _Builder:
+    """Turns settings into values that the core works with, collecting mistakes."""
+
+    def __init__(self, config: Config, plugins: Plugins, environ: Mapping[str, str]) -> None:
+        self.config = config
+        self.settings = config.settings
+        self.plugins = plugins
+        self.environ = environ
+        self.problems: list[Problem] = []
+        self.hosts: dict[str, tuple[Family, Host]] = {host.name: (family, host) for family, host in plugins.hosts()}
+
+    def wrong(self, path: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(self.config.problem(path, message))
+
+    def plugin_names(self) -> None:
+        known = {record.name for record in self.plugins.records}
+        for index, name in enumerate(self.settings.plugins.disabled):
+            if name not in known:
+                self.wrong(("plugins", "disabled", index), f"no plugin is named {name!r}")
+
+    def upstreams(self) -> list[Upstream]:
+        built = (self.upstream(name, row) for name, row in self.settings.upstreams.items())
+        return [upstream for upstream in built if upstream is not None]
+
+    def upstream(self, name: str, row: UpstreamSettings) -> Upstream | None:
+        path = ("upstreams", name)
+        if not name or "/" in name:
+            self.wrong(path, "an upstream's name must not be empty or hold a slash")
+            return None
+        base = self.base(path, name, row)
+        if base is None:
+            return None
+        family = self.plugins.families[base.family].family
+        for key in row.options:
+            if key not in family.options:
+                known = ", ".join(sorted(family.options)) or "none"
+                self.wrong((*path, "options", key), f"family {family.name!r} has no such option; it has: {known}")
+        self.capabilities((*path, "capabilities"), row.capabilities)
+        dialects = base.dialects if row.dialects is None else frozenset(row.dialects)
+        for dialect in sorted(dialects - family.dialects):
+            self.wrong((*path, "dialects"), f"family {family.name!r} does not speak {dialect!r}")
+        return replace(
+            base,
+            name=name,
+            dialects=dialects,
+            headers=row.headers,
+            models=base.models if row.models is None else tuple(row.models),
+            capabilities={**base.capabilities, **row.capabilities},
+            options={**base.options, **row.options},
+            connect_timeout=row.connect_timeout,
+            first_byte_timeout=row.first_byte_timeout,
+            idle_timeout=row.idle_timeout,
+        )
+
+    def base(self, path: tuple[str, ...], name: str, row: UpstreamSettings) -> Upstream | None:
+        """Family, address and key: from the table, else from the known host."""
+        host_name = row.host or (name if not row.family and not row.base_url else "")
+        known = self.hosts.get(host_name)
+        if known is None and row.host:
+            self.wrong((*path, "host"), f"no plugin knows a host {row.host!r}")
+            return None
+        if known is None and not row.family:
+            self.wrong(path, f"{name!r} is not a known host, so it needs a family and a base_url")
+            return None
+        if row.family and row.family not in self.plugins.families:
+            have = ", ".join(sorted(self.plugins.families))
+            self.wrong((*path, "family"), f"no plugin serves a family {row.family!r}; there are: {have}")
+            return None
+        key = row.api_key.strip()
+        if row.api_key and (not key or key.lower() in EXAMPLE_KEYS):
+            self.wrong((*path, "api_key"), "is blank or a placeholder")
+        if known is not None:
+            family, host = known
+            if row.family and row.family != family.name:
+                self.wrong((*path, "family"), f"the host {host.name!r} is served by family {family.name!r}")
+                return None
+            variable = next((self.environ[name] for name in host.env if self.environ.get(name)), None)
+            upstream = discovery.upstream_of(family, host, key or variable, self.environ)
+        else:
+            family = self.plugins.families[row.family].family
+            upstream = discovery.upstream_of(family, Host(name=name, base_url=""), key or None, {})
+            upstream = replace(upstream, host="")
+        if row.base_url:
+            upstream = replace(upstream, base_url=row.base_url)
+        if family.transport is None and not _is_http(upstream.base_url):
+            self.wrong((*path, "base_url"), "must be an http:// or https:// URL without a query")
+            return None
+        return upstream
+
+    def models(self, upstreams: Mapping[str, Upstream]) -> list[PublicModel]:
+        return [self.model(name, row, upstreams) for name, row in self.settings.models.items()]
+
+    def model(self, name: str, row: ModelSettings, upstreams: Mapping[str, Upstream]) -> PublicModel:
+        path = ("models", name)
+        targets: list[Target] = []
+        if not row.targets:
+            self.wrong(path, 'needs at least one target, as in targets = ["UPSTREAM/MODEL"]')
+        for index, text in enumerate(row.targets):
+            first, slash, rest = text.partition("/")
+            if not slash or not rest:
+                self.wrong((*path, "targets", index), "must have the form UPSTREAM/MODEL")
+            elif first in upstreams:
+                targets.append(Target(upstreams[first], rest))
+            elif first not in self.settings.upstreams:
+                # A configured one that is missing here has its own mistake in the list already.
+                have = ", ".join(sorted(upstreams)) or "none"
+                self.wrong((*path, "targets", index), f"there is no upstream {first!r}; there are: {have}")
+        self.capabilities((*path, "capabilities"), row.capabilities)
+        upstream = targets[0].upstream if targets else None
+        return PublicModel(
+            id=name,
+            targets=tuple(targets),
+            owned_by=row.owned_by or (upstream.name if upstream else None),
+            context_length=row.context_length,
+            capabilities={**(upstream.capabilities if upstream else {}), **row.capabilities},
+            price=_price(row.price) if row.price is not None else None,
+            limits=Limits(row.rpm, row.tpm, row.concurrency),
+            configured=True,
+        )
+
+    def capabilities(self, path: tuple[str, ...], row: Mapping[str, bool]) -> None:
+        for name in row:
+            if name not in CAPABILITIES:
+                self.wrong((*path, name), f"unknown capability; there are: {', '.join(CAPABILITIES)}")
+
+
+def _is_http(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
+
+
+def _price(row: PriceSettings) -> Price:
+    def optional(value: float | None) -> int | None:
+        return None if value is None else rate(value)
+
+    return Price(
+        rates=Rates(
+            input=rate(row.input),
+            output=rate(row.output),
+            cache_read=optional(row.cache_read),
+            cache_write_5m=optional(row.cache_write_5m),
+            cache_write_1h=optional(row.cache_write_1h),
+            reasoning=optional(row.reasoning),
+            audio_in=optional(row.audio_in),
+            audio_out=optional(row.audio_out),
+        ),
+        request=round(row.request * NANO),
+    )

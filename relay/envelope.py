@@ -1,0 +1,32 @@
+"""The i8Relay API's own JSON: error bodies, management answers, and the names of request ids."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from relay.errors import RelayError
+
+__all__ = ["error_body", "managed", "new_request_id"]
+
+
+def new_request_id() -> str:
+    """A fresh id, unguessable and safe in headers, logs and file names."""
+    return "req_" + os.urandom(12).hex()
+
+
+def error_body(error: RelayError) -> bytes:
+    """`{"error": {"type", "code", "message", "param"}}`."""
+    return orjson.dumps(
+        {"error": {"type": error.type, "code": error.code, "message": error.message, "param": error.param}}
+    )
+
+
+def managed(data: Any, request_id: str, error: RelayError | None = None) -> bytes:
+    """A management answer: `{"data", "error", "metadata": {"request_id", "timestamp"}}`."""
+    fault = None if error is None else orjson.loads(error_body(error))["error"]
+    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return orjson.dumps({"data": data, "error": fault, "metadata": {"request_id": request_id, "timestamp": timestamp}})

@@ -1,0 +1,251 @@
+"""Token buckets: requests a minute, tokens a minute, calls at a time. Sans-IO; `now` is always an argument.
+
+Before a call, `Limiter.reserve` takes one request and the estimated tokens from every bucket that applies, or from
+none of them. After it, `Reservation.settle` corrects the tokens by what was really used. Buckets refill continuously,
+so there is no edge of a minute at which everybody may burst twice.
+
+A bucket holds one minute's worth. Real usage above the estimate makes it negative (a debt, at most one bucket deep)
+that later calls wait for; usage below it comes back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from relay.errors import RateLimited
+
+__all__ = ["Limiter", "Limits", "Reservation", "Scope", "View", "duration"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Requests a minute, tokens a minute, calls at a time. 0 means that there is no such limit."""
+
+    rpm: int = 0
+    tpm: int = 0
+    concurrency: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.rpm or self.tpm or self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whom limits apply to: a key, a model, or a key's use of a model. `name` is what an error calls it."""
+
+    name: str
+    id: Hashable
+    limits: Limits
+
+
+class Bucket:
+    """Holds up to `capacity`, refills by `capacity` a minute."""
+
+    __slots__ = ("at", "capacity", "level", "rate")
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self.capacity = float(capacity)
+        self.rate = capacity / 60.0
+        self.level = float(capacity)
+        self.at = now
+
+    def resize(self, capacity: int, now: float) -> None:
+        """Change the limit; what was used stays used."""
+        self.refill(now)
+        used = self.capacity - self.level
+        self.capacity = float(capacity)
+        self.rate = capacity / 60.0
+        self.level = max(self.capacity - used, -self.capacity)
+
+    def refill(self, now: float) -> None:
+        """Bring the level up to date. A clock that went back refills nothing and takes nothing."""
+        elapsed = now - self.at
+        if elapsed > 0:
+            self.level = min(self.capacity, self.level + elapsed * self.rate)
+            self.at = now
+
+    def wait(self, amount: float) -> float:
+        """Seconds until `amount` is there; 0 if it is now. `refill` first."""
+        missing = amount - self.level
+        # A hair of slack: a caller who waits exactly as told must not be refused for a rounding error.
+        return missing / self.rate if missing > 1e-6 else 0.0
+
+    def take(self, amount: float) -> None:
+        """Take (or, if negative, give back) `amount`. Debt ends at one full bucket."""
+        self.level = min(self.capacity, max(-self.capacity, self.level - amount))
+
+
+@dataclass(slots=True)
+class State:
+    """What a scope has used so far."""
+
+    requests: Bucket | None = None
+    tokens: Bucket | None = None
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The tightest of several buckets as a caller may know it: whole units, and seconds until it is full."""
+
+    limit: int
+    remaining: int
+    reset: float
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What one call holds. Settle it exactly once; later calls of `settle` do nothing."""
+
+    limiter: Limiter
+    states: list[tuple[Scope, State]]
+    tokens: int
+    open: bool = field(default=True)
+
+    def settle(self, tokens: int, now: float) -> None:
+        """The call is over and used `tokens`: correct the buckets and free the place."""
+        if not self.open:
+            return
+        self.open = False
+        for scope, state in self.states:
+            state.running -= 1
+            if state.tokens is not None and tokens != self.tokens:
+                state.tokens.refill(now)
+                state.tokens.take(tokens - self.tokens)
+            self.limiter.forget_idle(scope, state, now)
+
+
+def _tightest(buckets: Iterable[Bucket | None]) -> View | None:
+    tightest: Bucket | None = None
+    for bucket in buckets:
+        if bucket is not None and (tightest is None or bucket.level < tightest.level):
+            tightest = bucket
+    if tightest is None:
+        return None
+    missing = tightest.capacity - tightest.level
+    return View(int(tightest.capacity), max(0, int(tightest.level + 1e-6)), missing / tightest.rate)
+
+
+class Limiter:
+    """All buckets of one process. States of scopes that are full and idle are dropped, so memory follows use."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[str, Hashable], State] = {}
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def running(self) -> int:
+        """Places taken over all scopes: 0 when nothing is in flight."""
+        return sum(state.running for state in self._states.values())
+
+    def reserve(self, scopes: Sequence[Scope], tokens: int, now: float) -> Reservation:
+        """Take one request, `tokens` tokens and one place from every scope, or raise RateLimited and take nothing."""
+        states: list[tuple[Scope, State]] = []
+        refusal: RateLimited | None = None
+        for scope in scopes:
+            if not scope.limits:
+                continue
+            state = self._state(scope, now)
+            states.append((scope, state))
+            refused = _refusal(scope, state, tokens)
+            if refused is not None and (refusal is None or (refused.retry_after or 0) > (refusal.retry_after or 0)):
+                refusal = refused
+        if refusal is not None:
+            raise refusal
+        for _, state in states:
+            state.running += 1
+            if state.requests is not None:
+                state.requests.take(1)
+            if state.tokens is not None:
+                state.tokens.take(tokens)
+        return Reservation(self, states, tokens)
+
+    def views(self, scopes: Sequence[Scope], now: float) -> tuple[View | None, View | None]:
+        """The tightest request bucket and the tightest token bucket of these scopes, for the rate-limit headers."""
+        states = [self._state(scope, now) for scope in scopes if scope.limits]
+        return _tightest(state.requests for state in states), _tightest(state.tokens for state in states)
+
+    def _state(self, scope: Scope, now: float) -> State:
+        key = (scope.name, scope.id)
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = State()
+        state.requests = _current(state.requests, scope.limits.rpm, now)
+        state.tokens = _current(state.tokens, scope.limits.tpm, now)
+        return state
+
+    def forget_idle(self, scope: Scope, state: State, now: float) -> None:
+        """Now and then, drop every state that says nothing any more."""
+        self._ended += 1
+        if self._ended < max(1024, len(self._states)):
+            return
+        self._ended = 0
+        for key, other in list(self._states.items()):
+            buckets = [bucket for bucket in (other.requests, other.tokens) if bucket is not None]
+            for bucket in buckets:
+                bucket.refill(now)
+            if other.running == 0 and all(bucket.level >= bucket.capacity for bucket in buckets):
+                del self._states[key]
+
+
+def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
+    """The bucket as the configuration has it now; None if that has no such limit."""
+    if not capacity:
+        return None
+    if bucket is None:
+        return Bucket(capacity, now)
+    if bucket.capacity != capacity:
+        bucket.resize(capacity, now)
+    else:
+        bucket.refill(now)
+    return bucket
+
+
+def _refusal(scope: Scope, state: State, tokens: int) -> RateLimited | None:
+    limits = scope.limits
+    if limits.concurrency and state.running >= limits.concurrency:
+        return RateLimited(
+            f"{scope.name} limit reached: {limits.concurrency} calls at a time",
+            limit=f"{scope.name} concurrency",
+            retry_after=1.0,
+            code="concurrency_limit_exceeded",
+        )
+    if state.requests is not None and (wait := state.requests.wait(1)):
+        return RateLimited(
+            f"{scope.name} limit reached: {limits.rpm} requests a minute; try again in {duration(wait)}",
+            limit=f"{scope.name} requests per minute",
+            retry_after=wait,
+        )
+    if state.tokens is not None and tokens > limits.tpm:
+        too_large = RateLimited(
+            f"this request alone is estimated at {tokens} tokens, over the {scope.name} limit of {limits.tpm} a minute",
+            limit=f"{scope.name} tokens per minute",
+            retry_after=60.0,
+            code="request_over_token_limit",
+        )
+        too_large.should_retry = False
+        return too_large
+    if state.tokens is not None and (wait := state.tokens.wait(tokens)):
+        return RateLimited(
+            f"{scope.name} limit reached: {limits.tpm} tokens a minute; try again in {duration(wait)}",
+            limit=f"{scope.name} tokens per minute",
+            retry_after=wait,
+        )
+    return None
+
+
+def duration(seconds: float) -> str:
+    """A time as rate-limit headers write it: `12ms`, `1.5s`, `6m0s`. Rounded up, so that waiting it out is enough.
+
+    >>> duration(0.0121), duration(1.5), duration(360)
+    ('13ms', '1.5s', '6m0s')
+    """
+    milliseconds = int(-(-seconds * 1000 // 1))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    tail = f"{rest / 1000:g}s"
+    return f"{minutes}m{tail}" if minutes else tail

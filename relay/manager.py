@@ -1,0 +1,332 @@
+"""Loading plugins, keeping the broken ones away from the good ones, and asking their hooks through typed methods.
+
+A plugin that cannot be imported, marks a hook that does not exist, or fails while it registers is reported (`records`)
+and left out; the relay starts without it. Only a contradiction stops the relay: two plugins that claim one family or
+one dialect, because whichever was chosen would surprise somebody with their credentials.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import pluggy
+
+from relay import hookspecs
+from relay.dialect import Dialect
+from relay.errors import PluginError, RelayError, UpstreamError
+from relay.events import StreamDecoder
+from relay.family import Family, Host, Model, ModelListing, Target, Upstream, UpstreamRequest
+from relay.ir import Loss, Request, Response
+from relay.pricing import Price
+
+if TYPE_CHECKING:
+    import click
+
+    from relay.app import Relay
+
+__all__ = ["BoundFamily", "Contradiction", "PluginRecord", "Plugins"]
+
+ENTRY_POINT_GROUP = "i8relay"
+MAY_BE_ASYNC = frozenset({"endpoint"})
+
+log = logging.getLogger("relay.plugins")
+T = TypeVar("T")
+
+
+class Contradiction(Exception):
+    """Two plugins claim the same name: the relay does not start until one of them is disabled."""
+
+
+@dataclass(slots=True)
+class PluginRecord:
+    """One plugin that was found, loaded or not; what `relay plugins` shows."""
+
+    name: str
+    source: str
+    """`package NAME VERSION`, or the path of a drop-in file."""
+    error: str | None = None
+    disabled: bool = False
+    hooks: list[str] = field(default_factory=list)
+    families: list[str] = field(default_factory=list)
+    dialects: list[str] = field(default_factory=list)
+
+
+class BoundFamily:
+    """A family together with its plugin's translation hooks. Wrappers of other plugins still see every call."""
+
+    __slots__ = ("_hooks", "family", "name", "plugin")
+
+    def __init__(self, family: Family, plugin: str, hooks: Mapping[str, pluggy.HookCaller]) -> None:
+        self.family = family
+        self.name = family.name
+        self.plugin = plugin
+        self._hooks = hooks
+
+    def translate_request(self, request: Request, target: Target, losses: list[Loss]) -> bytes:
+        """The request's body in the family's format."""
+        return self._need("translate_request", bytes, request=request, target=target, losses=losses)
+
+    def endpoint(
+        self, target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+    ) -> UpstreamRequest | Awaitable[UpstreamRequest]:
+        """Where to send it. What it returns may have to be awaited."""
+        answer = self._ask("endpoint", target=target, operation=operation, body=body, stream=stream, headers=headers)
+        if isinstance(answer, UpstreamRequest) or inspect.isawaitable(answer):
+            return answer
+        raise self._wrong("endpoint", answer)
+
+    def translate_response(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> Response:
+        """A complete answer as a hub value."""
+        return self._need("translate_response", Response, target=target, status=status, headers=headers, body=body)
+
+    def translate_stream(self, target: Target, headers: Mapping[str, str]) -> StreamDecoder:
+        """A decoder for one stream."""
+        answer = self._ask("translate_stream", target=target, headers=headers)
+        if answer is None:
+            raise self._wrong("translate_stream", answer)
+        return cast(StreamDecoder, answer)
+
+    def translate_error(
+        self, target: Target, status: int, headers: Mapping[str, str], body: bytes
+    ) -> UpstreamError | None:
+        """What an error answer means; None if the family does not say."""
+        answer = self._ask("translate_error", target=target, status=status, headers=headers, body=body)
+        if answer is None or isinstance(answer, UpstreamError):
+            return answer
+        raise self._wrong("translate_error", answer)
+
+    def list_models(self, upstream: Upstream) -> ModelListing | Sequence[Model] | None:
+        """The upstream's models, or how to ask for them."""
+        return cast("ModelListing | Sequence[Model] | None", self._ask("list_models", upstream=upstream))
+
+    def _need(self, hook: str, kind: type[T], **arguments: Any) -> T:
+        answer = self._ask(hook, **arguments)
+        if not isinstance(answer, kind):
+            raise self._wrong(hook, answer)
+        return answer
+
+    def _ask(self, hook: str, **arguments: Any) -> Any:
+        return guarded(self.plugin, hook, lambda: self._hooks[hook](**arguments))
+
+    def _wrong(self, hook: str, answer: object) -> PluginError:
+        return PluginError(self.plugin, f"returned {type(answer).__name__} from {hook}")
+
+
+def guarded(plugin: str, what: str, call: Callable[[], T]) -> T:
+    """Run plugin code: its RelayErrors are answers, anything else it raises becomes a PluginError that names it."""
+    try:
+        return call()
+    except RelayError:
+        raise
+    except Exception as error:
+        log.exception("plugin %s failed in %s", plugin, what)
+        raise PluginError(plugin, f"failed in {what} ({type(error).__name__})") from error
+
+
+TRANSLATION = (
+    "translate_request",
+    "endpoint",
+    "translate_response",
+    "translate_stream",
+    "translate_error",
+    "list_models",
+)
+
+
+class Plugins:
+    """All plugins of one relay. Tests build their own; there is no global one."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.records: list[PluginRecord] = []
+        self.families: dict[str, BoundFamily] = {}
+        self.dialects: dict[str, Dialect] = {}
+        self.options: Mapping[str, Mapping[str, Any]] = {}
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        disabled: Iterable[str] = (),
+        folder: Path | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Plugins:
+        """Everything installed under the entry point group, and the drop-in folder's files if one is given.
+
+        Raises Contradiction if two plugins claim one family or dialect.
+        """
+        plugins = cls()
+        plugins.options = options or {}
+        blocked = set(disabled)
+        for name, source, bring in (*_entry_points(), *_drop_ins(folder)):
+            if name in blocked:
+                plugins.records.append(PluginRecord(name, source, disabled=True))
+            else:
+                plugins.add(name, bring, source)
+        plugins.bind()
+        return plugins
+
+    def add(self, name: str, bring: Callable[[], object] | object, source: str = "given") -> PluginRecord:
+        """Import and register one plugin. What goes wrong stands in the record's `error`."""
+        record = PluginRecord(name, source)
+        self.records.append(record)
+        try:
+            plugin = bring() if inspect.isfunction(bring) or inspect.ismethod(bring) else bring
+        except (Exception, SystemExit) as error:
+            record.error = f"cannot be imported: {type(error).__name__}: {error}"
+            return record
+        if self.manager.has_plugin(name):
+            record.error = f"a plugin named {name!r} is already loaded"
+            return record
+        try:
+            self.manager.register(plugin, name)
+            self._inspect(record, plugin)
+        except pluggy.PluginValidationError as error:
+            record.error = str(error).splitlines()[-1].strip()
+        except ValueError as error:
+            record.error = str(error)
+        if record.error and self.manager.is_registered(plugin):
+            self.manager.unregister(plugin)
+        return record
+
+    def _inspect(self, record: PluginRecord, plugin: object) -> None:
+        """Refuse hooks that would silently never be called, or whose coroutine would never be awaited."""
+        known = {name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction)}
+        callers = self.manager.get_hookcallers(plugin) or []
+        if not callers:
+            raise ValueError("it implements no hook; mark its functions with relay.hookimpl")
+        for caller in callers:
+            if not caller.has_spec():
+                near = difflib.get_close_matches(caller.name, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"there is no hook {caller.name!r}{hint}")
+            function = getattr(plugin, caller.name)
+            if caller.name not in MAY_BE_ASYNC and inspect.iscoroutinefunction(function):
+                raise ValueError(f"{caller.name} must be a plain function, not a coroutine")
+            record.hooks.append(caller.name)
+
+    def bind(self) -> None:
+        """Ask all plugins for their families and dialects. Raises Contradiction."""
+        owners: dict[str, object] = {}
+        found: list[tuple[Family, str, object]] = []
+        for record, plugin in self._loaded():
+            try:
+                families = self._register(record, plugin, "relay_families", Family)
+                dialects = self._register(record, plugin, "relay_dialects", Dialect)
+            except PluginError as error:
+                record.error = error.message
+                self.manager.unregister(plugin)
+                continue
+            for family in families:
+                self._claim("family", family.name, record.name, (item[0].name for item in found))
+                found.append((family, record.name, plugin))
+                owners[record.name] = plugin
+                record.families.append(family.name)
+            for dialect in dialects:
+                self._claim("dialect", dialect.name, record.name, self.dialects)
+                self.dialects[dialect.name] = dialect
+                record.dialects.append(dialect.name)
+        for family, name, plugin in found:
+            others = [owner for owner in owners.values() if owner is not plugin]
+            hooks = {hook: self.manager.subset_hook_caller(hook, others) for hook in TRANSLATION}
+            self.families[family.name] = BoundFamily(family, name, hooks)
+
+    def _claim(self, kind: str, name: str, plugin: str, taken: Iterable[str]) -> None:
+        if name in taken:
+            attribute = "families" if kind == "family" else "dialects"
+            owner = next(record.name for record in self.records if name in getattr(record, attribute))
+            raise Contradiction(
+                f"plugins {owner!r} and {plugin!r} both serve the {kind} {name!r}; disable one of them "
+                f"(plugins.disabled in the configuration)"
+            )
+
+    def _register(self, record: PluginRecord, plugin: object, hook: str, kind: type[Any]) -> list[Any]:
+        answer = self._ask_one(record.name, plugin, hook, options=self.options.get(record.name, {}))
+        items = list(answer or ())
+        if wrong := [item for item in items if not isinstance(item, kind)]:
+            raise PluginError(record.name, f"returned {type(wrong[0]).__name__} from {hook}, not {kind.__name__}")
+        return items
+
+    def _ask_one(self, name: str, plugin: object, hook: str, **arguments: Any) -> Any:
+        """Call one plugin's implementation of a hook that every plugin is asked."""
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            if implementation.plugin is plugin:
+                wanted = {argument: arguments[argument] for argument in implementation.argnames}
+                return guarded(name, hook, lambda: implementation.function(**wanted))  # noqa: B023
+        return None
+
+    def _loaded(self) -> Iterator[tuple[PluginRecord, object]]:
+        for record in self.records:
+            plugin = self.manager.get_plugin(record.name)
+            if plugin is not None and record.error is None and not record.disabled:
+                yield record, plugin
+
+    # One typed method per hook that every plugin is asked.
+
+    def hosts(self) -> Iterator[tuple[Family, Host]]:
+        """All known hosts of all families."""
+        for bound in self.families.values():
+            for host in bound.family.hosts:
+                yield bound.family, host
+
+    def lifespans(self, relay: Relay) -> Iterator[tuple[str, AbstractAsyncContextManager[None]]]:
+        """What plugins run while the relay serves, each with its plugin's name."""
+        for record, plugin in self._loaded():
+            options = self.options.get(record.name, {})
+            span = self._ask_one(record.name, plugin, "relay_lifespan", relay=relay, options=options)
+            if span is not None:
+                yield record.name, span
+
+    def commands(self, group: click.Group) -> None:
+        """Let plugins add commands. One that fails is logged and left out."""
+        for record, plugin in self._loaded():
+            try:
+                self._ask_one(record.name, plugin, "relay_commands", commands=group)
+            except PluginError as error:
+                record.error = error.message
+
+    def price(self, target: Target, at: int) -> Price | None:
+        """What a plugin says that the target costs."""
+        answer = guarded("price", "price", lambda: self.manager.hook.price(target=target, at=at))
+        return answer if isinstance(answer, Price) else None
+
+
+def _entry_points() -> Iterator[tuple[str, str, Callable[[], object]]]:
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
+        source = f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
+        yield point.name, source, point.load
+
+
+def _drop_ins(folder: Path | None) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    if folder is None:
+        return
+    for path in sorted(folder.glob("*.py")):
+        yield path.stem, str(path), _file_loader(path)
+
+
+def _file_loader(path: Path) -> Callable[[], ModuleType]:
+    def bring() -> ModuleType:
+        # A name of its own, so that a drop-in called `json.py` cannot stand in for the real one.
+        name = f"relay_drop_in_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return bring

@@ -1,0 +1,80 @@
+"""Around every request: a request id, and every error as JSON in the caller's own dialect."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from relay.dialect import Dialect
+from relay.envelope import error_body, new_request_id
+from relay.errors import BadParameter, InternalError, NoSuchMethod, NoSuchRoute, RelayError, TooLarge
+
+__all__ = ["DIALECT", "HEADERS", "REQUEST_ID", "errors", "finish_headers"]
+
+DIALECT: web.RequestKey[Dialect] = web.RequestKey("dialect", Dialect)
+"""Who renders this request's errors; not set where no dialect is spoken."""
+HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("headers", dict)
+"""Headers that the answer gets even if it is an error."""
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+
+log = logging.getLogger("relay.requests")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever a handler raises into an answer. No traceback ever leaves; it stays in the log, under the id."""
+    request_id = request[REQUEST_ID] = new_request_id()
+    try:
+        return await handler(request)
+    except RelayError as error:
+        return _answer(request, error)
+    except web.HTTPException as error:
+        return _answer(request, _from_http(error), allow=error.headers.get("Allow"))
+    except (ConnectionError, TimeoutError):
+        # The client has gone: there is nobody to tell.
+        raise
+    except Exception:
+        log.exception("request %s failed", request_id)
+        return _answer(request, InternalError(f"internal error; the log has it under {request_id}"))
+
+
+def _from_http(error: web.HTTPException) -> RelayError:
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return TooLarge("the request body is over the limit")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return NoSuchMethod("this path does not answer that method")
+    if error.status == 404:
+        return NoSuchRoute("there is nothing at this path")
+    return BadParameter(error.reason, status=error.status) if error.status < 500 else InternalError("internal error")
+
+
+def _answer(request: web.Request, error: RelayError, allow: str | None = None) -> web.Response:
+    dialect = request.get(DIALECT)
+    body = error_body(error) if dialect is None else dialect.encode_error(error, request[REQUEST_ID])
+    headers = {**request.get(HEADERS, {}), "Content-Type": "application/json"}
+    if error.retry_after is not None:
+        # Rounded up, so that a client that waits as told is not told to wait again.
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+        headers["retry-after-ms"] = str(math.ceil(error.retry_after * 1000))
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if allow:
+        headers["Allow"] = allow
+    if not request.content.is_eof() and request.can_read_body:
+        # What was not read is not waited for.
+        headers["Connection"] = "close"
+    return web.Response(status=error.status, body=body, headers=headers)
+
+
+async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """The last touch on every answer's headers, streams included."""
+    headers = response.headers
+    headers["x-request-id"] = request.get(REQUEST_ID, "")
+    headers["Server"] = "i8relay"
+    headers["X-Content-Type-Options"] = "nosniff"

@@ -1,0 +1,113 @@
+"""From a call to its answer: route, authorise, reserve, try the targets in order."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.attempt import Attempt
+from relay.call import Call
+from relay.errors import NotAllowed, Unavailable, UpstreamError
+from relay.limits import Limits, Scope, View, duration
+from relay.routing import PublicModel
+from relay.schemas import ArgumentCheck, check_definitions
+from relay.store.keys import Key
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["Pipeline"]
+
+OUTPUT_GUESS = 1024
+"""Output tokens reserved for a caller who sets no maximum."""
+OUTPUT_CEILING = 4096
+"""Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
+
+log = logging.getLogger("relay.pipeline")
+
+
+class Pipeline:
+    """The straight line that every call takes."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    async def run(self, call: Call, request: web.Request) -> web.StreamResponse:
+        """The answer. Raises RelayError if there is none and nothing was sent."""
+        if call.dialect is None or call.head is None:
+            raise AssertionError("the pipeline follows the reading of the head")
+        model = self.relay.router.resolve(call.head.model)
+        if not call.key.allows(model.id):
+            raise NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
+        call.model = model
+        if call.head.has_tools:
+            tools = call.dialect.tools(call.head)
+            check_definitions(tools)
+            if self.relay.settings.tools.arguments != "off":
+                call.check = ArgumentCheck(tools)
+        self._reserve(call, model)
+        return await self._try(call, model, request)
+
+    def _reserve(self, call: Call, model: PublicModel) -> None:
+        if call.head is None:
+            raise AssertionError("the head was read")
+        wanted = min(call.head.max_output or OUTPUT_GUESS, OUTPUT_CEILING) * call.head.choices
+        now = self.relay.clock()
+        scopes = self.scopes(call.key, model)
+        limiter = self.relay.limiter
+        try:
+            call.reservation = limiter.reserve(scopes, call.head.input_estimate + wanted, now)
+        finally:
+            # On refusals too: that is when a caller needs them.
+            call.headers.update(rate_headers(*limiter.views(scopes, now)))
+
+    def scopes(self, key: Key, model: PublicModel) -> list[Scope]:
+        """Whose limits a call of this key for this model counts against."""
+        defaults = self.relay.settings.keys
+        scopes = [
+            Scope(
+                "key",
+                key.id,
+                Limits(
+                    defaults.rpm if key.rpm is None else key.rpm,
+                    defaults.tpm if key.tpm is None else key.tpm,
+                    defaults.concurrency if key.concurrency is None else key.concurrency,
+                ),
+            )
+        ]
+        if model.limits:
+            scopes.append(Scope("model", model.id, model.limits))
+        own = key.model_limits.get(model.id)
+        if own is not None:
+            limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)
+            scopes.append(Scope("key's model", (key.id, model.id), limits))
+        return scopes
+
+    async def _try(self, call: Call, model: PublicModel, request: web.Request) -> web.StreamResponse:
+        refused: UpstreamError | None = None
+        for target in model.targets:
+            call.target = target
+            call.attempts += 1
+            try:
+                return await Attempt(self.relay, call, target, request).run()
+            except UpstreamError as error:
+                log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
+                if not error.retryable:
+                    raise
+                refused = error
+        if refused is None:
+            raise Unavailable(f"the model {model.id!r} has no target")
+        raise refused
+
+
+def rate_headers(requests: View | None, tokens: View | None) -> dict[str, str]:
+    """The rate-limit headers of the tightest limits that apply."""
+    headers: dict[str, str] = {}
+    for kind, view in (("requests", requests), ("tokens", tokens)):
+        if view is not None:
+            headers[f"x-ratelimit-limit-{kind}"] = str(view.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(view.remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = duration(view.reset)
+    return headers

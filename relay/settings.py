@@ -1,0 +1,149 @@
+"""What a configuration file may say: one class per table, with its defaults. `relay.config` reads them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+__all__ = [
+    "DiscoverySettings",
+    "KeySettings",
+    "ModelSettings",
+    "PluginSettings",
+    "PriceSettings",
+    "ServerSettings",
+    "Settings",
+    "StoreSettings",
+    "ToolSettings",
+    "UpstreamSettings",
+]
+
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Usd = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """Where the relay listens, and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8748
+    max_body_mb: Annotated[int, Meta(ge=1, le=1024)] = 32
+    """Largest request body, in MiB. Agents send 100 KB and more; images come on top."""
+    body_timeout: Seconds = 60.0
+    """Seconds for a request's body to arrive."""
+    drain_seconds: Seconds = 30.0
+    """Seconds that open answers get to finish when the relay is told to stop."""
+    keep_alive_seconds: Seconds = 15.0
+    """Silence in a stream after which the dialect's keep-alive is sent."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class StoreSettings(msgspec.Struct, frozen=True):
+    """The SQLite file."""
+
+    path: str = ""
+    """Empty: `i8relay/relay.db` in the user's data folder."""
+
+
+class KeySettings(msgspec.Struct, frozen=True):
+    """Limits of every key that has none of its own. 0: no limit.
+
+    The defaults are above what one process can serve: they are there so that each answer carries its rate-limit
+    headers, not to slow anybody down.
+    """
+
+    rpm: Count = 1_000_000
+    tpm: Count = 1_000_000_000
+    concurrency: Count = 0
+
+
+class ToolSettings(msgspec.Struct, frozen=True):
+    """What is done about a model's tool arguments that do not fit the tool's schema."""
+
+    arguments: Literal["report", "strict", "off"] = "report"
+
+
+class DiscoverySettings(msgspec.Struct, frozen=True):
+    """Where upstreams are looked for beside those that are configured."""
+
+    environment: bool = True
+    """API keys in the usual environment variables."""
+    local: bool = True
+    """Model servers on their usual ports of this machine."""
+    fallback: bool = True
+    """If there is nothing else: the small model that comes with the extra `i8relay[local]`, else the demo."""
+
+
+class PluginSettings(msgspec.Struct, frozen=True):
+    """Which plugins are loaded."""
+
+    disabled: list[str] = field(default_factory=list)
+    folder: str = ""
+    """Files in this folder are loaded as plugins. They are code and run with all rights of the relay."""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """One table per plugin, handed to it as it is."""
+
+
+class UpstreamSettings(msgspec.Struct, frozen=True):
+    """One endpoint. The name of a known host needs no `family` and no `base_url`."""
+
+    family: str = ""
+    host: str = ""
+    """The known host that this is, if the table's name does not say so already."""
+    base_url: str = ""
+    api_key: str = ""
+    dialects: list[str] | None = None
+    """What it speaks natively, if not what its family does."""
+    models: list[str] | None = None
+    """Patterns of model names it serves, for when its list cannot be had."""
+    headers: dict[str, str] = field(default_factory=dict)
+    capabilities: dict[str, bool] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    connect_timeout: Seconds = 10.0
+    first_byte_timeout: Seconds = 300.0
+    idle_timeout: Seconds = 120.0
+
+
+class PriceSettings(msgspec.Struct, frozen=True):
+    """USD per million tokens. What is left out costs what it is part of (`input` or `output`)."""
+
+    input: Usd = 0.0
+    output: Usd = 0.0
+    cache_read: Usd | None = None
+    cache_write_5m: Usd | None = None
+    cache_write_1h: Usd | None = None
+    reasoning: Usd | None = None
+    audio_in: Usd | None = None
+    audio_out: Usd | None = None
+    request: Usd = 0.0
+    """USD per call."""
+
+
+class ModelSettings(msgspec.Struct, frozen=True):
+    """A public model name, and where its calls go."""
+
+    targets: list[str] = field(default_factory=list)
+    """`UPSTREAM/MODEL`, in the order in which they are tried."""
+    owned_by: str = ""
+    context_length: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    capabilities: dict[str, bool] = field(default_factory=dict)
+    price: PriceSettings | None = None
+    rpm: Count = 0
+    tpm: Count = 0
+    concurrency: Count = 0
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """A whole configuration."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    keys: KeySettings = field(default_factory=KeySettings)
+    tools: ToolSettings = field(default_factory=ToolSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
+    plugins: PluginSettings = field(default_factory=PluginSettings)
+    upstreams: dict[str, UpstreamSettings] = field(default_factory=dict)
+    models: dict[str, ModelSettings] = field(default_factory=dict)

@@ -1,0 +1,50 @@
+"""Whose request is it? Every header that clients put keys into, one answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.call import Call
+from relay.errors import NoKey
+from relay.middleware import HEADERS, REQUEST_ID
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["authenticate"]
+
+KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+
+
+async def authenticate(relay: Relay, request: web.Request, operation: str) -> Call:
+    """The call that this request becomes. Raises NoKey; nothing of the body was read then."""
+    token = _token(request)
+    key = relay.store.ring.get(token) or await relay.store.ring.lookup(token)
+    if key is None:
+        raise NoKey("the API key is unknown, expired or revoked")
+    call = Call(
+        id=request[REQUEST_ID],
+        key=key,
+        operation=operation,
+        started=relay.clock(),
+        at=int(relay.wall() * 1000),
+    )
+    request[HEADERS] = call.headers
+    return call
+
+
+def _token(request: web.Request) -> str:
+    found = {value for name in KEY_HEADERS for value in request.headers.getall(name, ()) if value}
+    for value in request.headers.getall("Authorization", ()):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != "bearer":
+            raise NoKey("the Authorization header must have the form: Bearer KEY")
+        if token.strip():
+            found.add(token.strip())
+    if not found:
+        raise NoKey("no API key was sent; use the header Authorization: Bearer KEY", code="missing_api_key")
+    if len(found) > 1:
+        raise NoKey("the request carries several different API keys")
+    return found.pop()

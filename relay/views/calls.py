@@ -1,0 +1,70 @@
+"""A request in one of the dialects: authenticate, read, run, record."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from relay.dialect import Dialect
+from relay.errors import BadParameter, InternalError, RelayError, TooLarge
+from relay.manager import guarded
+from relay.middleware import DIALECT
+from relay.views.auth import authenticate
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["CallView"]
+
+
+class CallView:
+    """The handler of one route of one dialect."""
+
+    def __init__(self, relay: Relay, dialect: Dialect, operation: str) -> None:
+        self.relay = relay
+        self.dialect = dialect
+        self.operation = operation
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request. Whatever happens after authentication, exactly one usage row is left."""
+        relay, dialect = self.relay, self.dialect
+        request[DIALECT] = dialect
+        call = await authenticate(relay, request, self.operation)
+        call.dialect = dialect
+        try:
+            raw = await self._body(request)
+            call.head = guarded(
+                f"dialect {dialect.name}",
+                "peek",
+                lambda: dialect.peek(raw, self.operation, request.match_info, request.headers),
+            )
+            return await relay.pipeline.run(call, request)
+        except RelayError as error:
+            call.failed(error)
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            call.left()
+            raise
+        except web.HTTPRequestEntityTooLarge:
+            too_large = TooLarge(f"the request body is over {relay.settings.server.max_body_mb} MiB")
+            call.failed(too_large)
+            raise too_large from None
+        except Exception:
+            call.failed(InternalError("internal error"))
+            raise
+        finally:
+            relay.finish(call)
+
+    async def _body(self, request: web.Request) -> bytes:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise BadParameter("compressed request bodies are not accepted", status=415, code="unsupported_encoding")
+        wait = self.relay.settings.server.body_timeout
+        try:
+            async with asyncio.timeout(wait):
+                return await request.read()
+        except TimeoutError:
+            raise BadParameter(
+                f"the request body did not arrive within {wait:g} seconds", status=408, code="request_timeout"
+            ) from None
