@@ -1,0 +1,76 @@
+"""Pieces of messages that complete answers and streamed ones spell alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay.ir import Media, Text, Thinking, ToolCall
+from relay.kit import data_url
+from relay_openai.wire import DIALECT, RELAY_FORMAT, own_fields
+
+__all__ = ["annotation", "citations_shown", "audio_object", "call_object", "image_object", "thinking_details"]
+
+
+def call_object(part: ToolCall, arguments: str) -> dict[str, Any]:
+    """An entry of `tool_calls`."""
+    extra = dict(own_fields(part.extra))
+    if extra.pop("type", None) == "custom":
+        return {"id": part.id, "type": "custom", "custom": {"name": part.name, "input": arguments}, **extra}
+    return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}, **extra}
+
+
+def annotation(citation: Any) -> dict[str, Any] | None:
+    """A citation of any dialect as a `url_citation`; None for one that names no URL, for which there is no form."""
+    if not isinstance(citation, dict):
+        return None
+    if isinstance(citation.get("url_citation"), dict) or citation.get("type") == "file_citation":
+        return citation
+    url = citation.get("url") or citation.get("uri")
+    if not isinstance(url, str) or not url:
+        return None
+    fields = {
+        "url": url,
+        "title": citation.get("title") or "",
+        "start_index": citation.get("start_index") or citation.get("startIndex") or 0,
+        "end_index": citation.get("end_index") or citation.get("endIndex") or 0,
+    }
+    return {"type": "url_citation", "url_citation": fields}
+
+
+def citations_shown(part: Text) -> list[dict[str, Any]]:
+    """The citations of a text that can be shown."""
+    return [shown for citation in part.citations or () if (shown := annotation(citation)) is not None]
+
+
+def thinking_details(part: Thinking, text: str, signature: str | None, index: int) -> list[dict[str, Any]]:
+    """`reasoning_details` of one block: what has to come back unchanged if the client replays the conversation.
+
+    Reasoning of this dialect brought its own. Of another dialect, a block with a signature is written so that the
+    relay knows it again (`RELAY_FORMAT`); one without a signature is only text and needs no entry.
+    """
+    own = own_fields(part.extra).get("reasoning_details")
+    if isinstance(own, list):
+        return own
+    if signature is None and not part.redacted:
+        return []
+    form = RELAY_FORMAT + (part.dialect or DIALECT)
+    if part.redacted:
+        return [{"type": "reasoning.encrypted", "data": signature or "", "format": form, "index": index}]
+    return [{"type": "reasoning.text", "text": text, "signature": signature, "format": form, "index": index}]
+
+
+def image_object(part: Media, index: int) -> dict[str, Any] | None:
+    """An entry of `images`, the field in which gateways of this format return pictures; None without any."""
+    url = part.url or (data_url(part.media_type or "image/png", part.data) if part.data else None)
+    return {"type": "image_url", "image_url": {"url": url}, "index": index} if url else None
+
+
+def audio_object(part: Media) -> dict[str, Any]:
+    """The `audio` of a message."""
+    fields = own_fields(part.extra)
+    return {
+        "id": fields.get("id") or "audio",
+        "data": part.data or "",
+        "expires_at": fields.get("expires_at") or 0,
+        "transcript": fields.get("transcript") or "",
+    }

@@ -1,0 +1,133 @@
+"""Decoders of streamed `openai-chat` answers.
+
+Tolerated, because hosts do it: no `[DONE]` (the answer is complete once every choice said why it stopped), two of them,
+anything after it, comments, chunks without choices, usage at any place and any number of times. Not tolerated: an end
+before any finish reason, because nothing else tells a finished answer from a broken connection. A host that never sends
+one has the option `finish_reason = false`.
+"""
+
+from __future__ import annotations
+
+from relay.errors import UpstreamError, UpstreamProtocol
+from relay.events import Event, Failure, MessageStop
+from relay.fold import unfold
+from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
+from relay.secret import Secret
+from relay_openai.fault import is_fault, upstream_error
+from relay_openai.reader import Reader
+from relay_openai.response import decode_response
+
+__all__ = ["ChatDecoder", "WholeDecoder"]
+
+
+class ChatDecoder:
+    """A `StreamDecoder` for server-sent `chat.completion.chunk` events."""
+
+    __slots__ = ("_frames", "_over", "_reader", "_secret", "_silent")
+
+    def __init__(self, *, finish_reason: bool = True, secret: Secret | None = None) -> None:
+        self._frames = SseDecoder()
+        self._reader = Reader()
+        self._over = False
+        self._silent = not finish_reason
+        self._secret = secret
+
+    def feed(self, data: bytes, /) -> list[Event]:
+        """Events that `data` completes."""
+        if self._over:
+            return []
+        out: list[Event] = []
+        try:
+            frames = self._frames.feed(data)
+        except UpstreamProtocol as error:
+            self._fail(error, out)
+            return out
+        for name, payload in frames:
+            if not self._event(name, payload, out):
+                break
+        return out
+
+    def close(self) -> list[Event]:
+        """The end of the bytes: complete if every choice had its finish reason, else a failure."""
+        out: list[Event] = []
+        if self._over:
+            return out
+        going_on = True
+        for name, payload in self._frames.flush():
+            going_on = self._event(name, payload, out, last=True)
+        if going_on:
+            if self._reader.all_finished:
+                self._finish(out)
+            else:
+                self._fail(UpstreamProtocol("the upstream's stream ended before the answer was complete"), out)
+        return out
+
+    def _event(self, name: str, payload: bytes, out: list[Event], *, last: bool = False) -> bool:
+        """Read one event; whether the stream goes on after it."""
+        try:
+            chunk = loads(payload)
+        except ValueError:
+            return self._odd(payload, out, last=last)
+        if type(chunk) is dict:
+            telling = name == "error" or "error" in chunk or "choices" not in chunk or "base_resp" in chunk
+            if not telling or not (name == "error" or is_fault(chunk)):
+                self._reader.read(chunk, out)
+                return True
+        elif name != "error" and not (isinstance(chunk, list) and chunk and isinstance(chunk[0], dict)):
+            # `[]`, numbers and strings are not chunks; nothing is known to hide in them.
+            return True
+        return self._fail(upstream_error(chunk, payload, None, {}, self._secret), out)
+
+    def _odd(self, payload: bytes, out: list[Event], *, last: bool) -> bool:
+        """An event that is not JSON: the end marker, nothing, or a fault."""
+        text = payload.strip()
+        if text == b"[DONE]":
+            reader = self._reader
+            if reader.any_finished or (self._silent and reader.spoke):
+                return self._finish(out)
+            return self._fail(UpstreamProtocol("the upstream ended its stream without a finish reason"), out)
+        if text and not last:
+            return self._fail(UpstreamProtocol("an event of the upstream's stream is not JSON"), out)
+        # The last event of a broken connection is often half of one: that is a cut, told as such by `close`.
+        return True
+
+    def _finish(self, out: list[Event]) -> bool:
+        self._over = True
+        self._reader.finish(out)
+        out.append(MessageStop())
+        return False
+
+    def _fail(self, error: UpstreamError, out: list[Event]) -> bool:
+        self._over = True
+        out.append(Failure(error))
+        return False
+
+
+class WholeDecoder:
+    """A `StreamDecoder` for a host that was asked for a stream and answered with one complete object."""
+
+    __slots__ = ("_body", "_secret")
+
+    def __init__(self, secret: Secret | None = None) -> None:
+        self._body: bytearray | None = bytearray()
+        self._secret = secret
+
+    def feed(self, data: bytes, /) -> list[Event]:
+        """Nothing yet: the answer is read when it is complete."""
+        if self._body is None:
+            return []
+        self._body += data
+        if len(self._body) > MAX_EVENT:
+            self._body = None
+            return [Failure(UpstreamProtocol(f"the upstream's answer is longer than {MAX_EVENT} bytes"))]
+        return []
+
+    def close(self) -> list[Event]:
+        """The whole answer as events."""
+        if self._body is None:
+            return []
+        body, self._body = bytes(self._body), None
+        try:
+            return unfold(decode_response(upstream_json(body), body, self._secret))
+        except UpstreamError as error:
+            return [Failure(error)]
