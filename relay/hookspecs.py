@@ -118,3 +118,13 @@ def list_models(upstream: Upstream) -> ModelListing | Sequence[Model] | None:
 def price(target: Target, at: int) -> Price | None:
     """What the target costs at the Unix second `at`. Prices in the configuration come before this hook."""
     raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def describe(target: Target) -> Model | None:
+    """What is known of a model beyond what its upstream tells: its context length, most of all.
+
+    Only fields that are not None count, and only where neither the configuration nor the upstream's own list says
+    anything. The answer's `id` is the target's model name. Asked at start and after each listing, never per call.
+    """
+    raise AssertionError("a specification, not an implementation")

@@ -1,7 +1,8 @@
 """For plugin authors: the pieces that every translator needs, sans-IO and measured.
 
 Decoders of wire framing (`SseDecoder`, `NdjsonDecoder`), writers (`sse_frame`), JSON with the relay's manners
-(`loads`, `dumps`), and helpers for `data:` URLs, token estimates and model names.
+(`loads`, `dumps`), and helpers for `data:` URLs, token estimates and model names. For commands and caches: `table`,
+`usd`, `cache_dir`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import orjson
 
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.ir import Loss, Request
+from relay.paths import cache_dir
+from relay.pricing import usd
+from relay.table import table
 
 __all__ = [
     "MAX_MESSAGE",
     "Losses",
     "NdjsonDecoder",
     "SseDecoder",
+    "cache_dir",
     "data_url",
     "dumps",
     "error_for_status",
@@ -36,8 +41,10 @@ __all__ = [
     "retry_after",
     "splice_model",
     "sse_frame",
+    "table",
     "token_count",
     "upstream_json",
+    "usd",
 ]
 
 MAX_EVENT = 16 * 1024 * 1024
