@@ -90,6 +90,12 @@ class Relay:
                 lister.cancel()
                 await asyncio.gather(lister, return_exceptions=True)
 
+    async def close(self) -> None:
+        """Store the usage rows that wait, and close files and connections."""
+        if isinstance(self.transport, HttpTransport):
+            await self.transport.close()
+        await self.store.close()
+
     # Models
 
     async def _keep_listing(self) -> None:
@@ -230,10 +236,7 @@ async def create_app(
     plugins = plugins or load_plugins(config.settings)
     catalog = await read_catalog(config, plugins)
     store = await Store.open(database or configured_database(config), watch=True)
-    client = None
-    if transport is None:
-        transport = client = HttpTransport()
-    relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)
+    relay = Relay(config, plugins, catalog, store, transport=transport or HttpTransport(), clock=clock)
     app = web.Application(
         middlewares=[errors],
         client_max_size=config.settings.server.max_body_mb * 1024 * 1024,
@@ -242,11 +245,11 @@ async def create_app(
     app.on_response_prepare.append(finish_headers)
 
     async def life(_: web.Application) -> AsyncIterator[None]:
-        async with relay.running():
-            yield
-        if client is not None:
-            await client.close()
-        await store.close()
+        try:
+            async with relay.running():
+                yield
+        finally:
+            await relay.close()
 
     app.cleanup_ctx.append(life)
     add_routes(app, relay)

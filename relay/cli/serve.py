@@ -1,0 +1,190 @@
+"""`relay serve`: run the relay until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.cli.options import config_option, fail, load_config
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from relay.app import Relay
+    from relay.config import Config
+
+__all__ = ["serve"]
+
+log = logging.getLogger("relay")
+
+CONNECTION_IDLE_SECONDS = 75.0
+MODELS_SHOWN = 6
+LIST_WAIT = 5.0
+"""Seconds that the greeting waits for the upstreams' model lists."""
+
+
+@click.command()
+@config_option
+@click.option("--host", help="Address to listen on [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one [default: 8748]")
+@click.option("--db", type=click.Path(dir_okay=False, path_type=Path), help="The SQLite file")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged")
+def serve(config_file: Path | None, host: str | None, port: int | None, db: Path | None, log_level: str | None) -> None:
+    """Run the relay.
+
+    Without a configuration it listens on 127.0.0.1:8748, uses every API key that it finds in the environment and every
+    model server that it finds on this machine, and makes a first key for you.
+    """
+    config = load_config(config_file)
+    server = config.settings.server
+    logging.basicConfig(
+        level=(log_level or server.log_level).upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # aiohttp logs a traceback for every malformed request that a scanner sends; the 400 it answers is enough.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    address = server.host if host is None else host
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        code = runner.run(_serve(config, address, server.port if port is None else port, db))
+    sys.exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's if it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
+    from aiohttp import web
+
+    from relay.app import RELAY, create_app
+    from relay.config import ConfigError
+    from relay.manager import Contradiction
+    from relay.store import StoreError
+
+    try:
+        app = await create_app(config, database=db)
+    except (ConfigError, Contradiction, StoreError) as error:
+        fail(str(error))
+    relay = app[RELAY]
+    try:
+        key = await _first_key(relay, host)
+    except StoreError as error:
+        await relay.close()
+        fail(str(error))
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=CONNECTION_IDLE_SECONDS,
+        shutdown_timeout=config.settings.server.drain_seconds,
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+    # What was built until here lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    greeting = asyncio.create_task(_greet(relay, _url(runner), key))
+    await stop.wait()
+    greeting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await greeting
+    log.info("stopping: open answers get %g seconds", config.settings.server.drain_seconds)
+    await site.stop()
+    await runner.cleanup()
+    return 0
+
+
+async def _first_key(relay: Relay, host: str) -> str | None:
+    """The secret of a new key if the database holds none yet."""
+    from relay.store import StoreError
+
+    if await relay.store.keys.all(revoked=True):
+        return None
+    if not _is_loopback(host):
+        raise StoreError(
+            f"there is no API key yet, and {host} can be reached from other machines: "
+            "make a key first (relay keys create NAME)"
+        )
+    _, secret = await relay.store.keys.create("first key")
+    return secret
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url(runner: web.AppRunner) -> str:
+    name: Any = runner.addresses[0]
+    host, port = name[0], name[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _greet(relay: Relay, url: str, key: str | None) -> None:
+    """Say where the relay is, what it serves, and how to ask it."""
+    say = _say
+    say(f"i8Relay listens on {url}")
+    for record in relay.plugins.records:
+        if record.error:
+            say(f"  plugin {record.name} was left out: {record.error}")
+    for found in relay.catalog.found:
+        say(f"  upstream {found.upstream.name}: {found.reason}")
+    if not relay.catalog.upstreams:
+        say(
+            "  no upstream: set an API key such as OPENAI_API_KEY, start a local model server, or write a configuration"
+        )
+    if key is not None:
+        say("\nYour first API key. It is shown this once:\n")
+        say(f"  {key}")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LIST_WAIT):
+            await relay.listed.wait()
+    names = [model.id for model in relay.router.models()]
+    if names:
+        more = f" and {len(names) - MODELS_SHOWN} more" if len(names) > MODELS_SHOWN else ""
+        say(f"\nModels: {', '.join(names[:MODELS_SHOWN])}{more}")
+    for name, reason in relay.listing_errors.items():
+        say(f"  {name} did not list its models: {reason}")
+    if key is not None:
+        model = names[0] if names else "MODEL"
+        say("\nTry it:\n")
+        say(f"  curl -N {url}/v1/chat/completions \\")
+        say(f"    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\")
+        say(f"""    -d '{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"Hello!"}}]}}'""")
+        say(f"\nAny OpenAI client: base_url={url}/v1, api_key=the key above.\n")
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
