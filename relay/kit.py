@@ -11,13 +11,15 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
-from relay.ir import Loss, Request
+from relay.events import Event
+from relay.fold import Fold
+from relay.ir import Loss, Request, Response
 from relay.paths import cache_dir
 from relay.pricing import usd
 from relay.table import table
@@ -32,6 +34,7 @@ __all__ = [
     "dumps",
     "error_for_status",
     "estimate_tokens",
+    "folded",
     "foreign_fields",
     "json_object",
     "loads",
@@ -469,3 +472,15 @@ def foreign_fields(request: Request, own: str) -> list[Loss]:
             if name not in HARMLESS and not idle:
                 losses.append(Loss(name, f"the target has no equivalent of this {dialect} field"))
     return losses
+
+
+def folded(events: Iterable[Event]) -> Response:
+    """The response that a decoder's events spell out: for families whose complete answers look like their streams.
+
+    Raises the error of a `Failure` among them.
+    """
+    fold = Fold()
+    fold.add(events)
+    if fold.error is not None:
+        raise fold.error
+    return fold.response()

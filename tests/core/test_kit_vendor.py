@@ -8,7 +8,9 @@ import json
 import pytest
 
 from relay import kit
-from relay.ir import Loss, Request
+from relay.errors import UpstreamProtocol
+from relay.events import Event, Failure, MessageStart, PartStart, PartStop, TextDelta
+from relay.ir import Loss, Request, Text
 
 
 @pytest.mark.parametrize("value", [0, 1, 10**9])
@@ -103,3 +105,10 @@ def test_a_loss_is_reported_once() -> None:
     losses.add("n", "no")
     losses.add("n", "no")
     assert found == [Loss("seed", "no"), Loss("n", "no")]
+
+
+def test_events_fold_into_a_response_or_raise() -> None:
+    events: list[Event] = [MessageStart("id", "model"), PartStart(0, Text("")), TextDelta(0, "a"), PartStop(0)]
+    assert kit.folded(events).choices[0].text == "a"
+    with pytest.raises(UpstreamProtocol, match="broke"):
+        kit.folded([*events, Failure(UpstreamProtocol("broke"))])
