@@ -1,0 +1,98 @@
+"""The whole application on loopback, against upstreams that play scripts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestServer
+
+from relay.app import RELAY, Relay, create_app
+from relay.config import read_text
+from relay.store import UsageRow
+from tests.flow.fake import FakeUpstream
+
+ALONE = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
+
+
+@dataclass
+class Running:
+    """A relay that serves, with a key and a client that uses it."""
+
+    relay: Relay
+    server: TestServer
+    key: str
+    client: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return str(self.server.make_url("")).rstrip("/")
+
+    def chat(self, **body: Any) -> Any:
+        """Post a chat request; `model` and `messages` have defaults."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
+        return self.client.post(f"{self.url}/v1/chat/completions", json=body)
+
+    async def rows(self) -> list[UsageRow]:
+        """All usage rows, newest first."""
+        await self.relay.store.usage.flush()
+        return await self.relay.store.usage.rows(limit=100)
+
+    async def row(self) -> UsageRow:
+        """The only row."""
+        rows = await self.rows()
+        assert len(rows) == 1, rows
+        return rows[0]
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    fake = FakeUpstream()
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start a relay with a configuration's text. `key` holds settings of the key that its client uses."""
+    running: list[Running] = []
+
+    async def build(config: str = "", *, key: dict[str, Any] | None = None, **options: Any) -> Running:
+        text = ALONE + textwrap.dedent(config)
+        app = await create_app(
+            read_text(text, "test.toml", {}), database=tmp_path / f"relay{len(running)}.db", **options
+        )
+        _, secret = await app[RELAY].store.keys.create("test", **(key or {}))
+        server = TestServer(app)
+        await server.start_server(handler_cancellation=True, auto_decompress=False, access_log=None)
+        client = aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"})
+        running.append(Running(app[RELAY], server, secret, client))
+        await app[RELAY].listed.wait()
+        return running[-1]
+
+    yield build
+    for one in running:
+        await one.client.close()
+        await one.server.close()
+
+
+def openai_config(upstream: FakeUpstream, **options: Any) -> str:
+    """A model `m` at an OpenAI-compatible upstream."""
+    return f"""
+    [upstreams.up]
+    family = "openai"
+    base_url = "{upstream.url}/v1"
+    api_key = "sk-CANARY-upstream-key"
+    [models.m]
+    targets = ["up/m-1"]
+    price = {{input = 1.0, output = 2.0}}
+    """
