@@ -1,1 +1,93 @@
-"""Not written yet."""
+"""The family `gemini`: the Gemini API, at the vendor's own address or any server that speaks it.
+
+Settings of an upstream's `options` table:
+
+* `thinking`: `level`, `budget` or `none`, where the model's name does not tell (see `generation.py`).
+* `safety_settings`: the `safetySettings` of requests that bring none of their own.
+* `auth`: `bearer` for servers that expect `Authorization: Bearer` in place of `x-goog-api-key`.
+
+A `base_url` that ends in an API version (`/v1`, `/v1beta1`) keeps it; otherwise `/v1beta` is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from relay import Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
+from relay.errors import UpstreamError
+from relay.events import StreamDecoder
+from relay.ir import Loss, Request, Response
+from relay_gemini import errors
+from relay_gemini.endpoint import endpoint_of
+from relay_gemini.models import listing_of
+from relay_gemini.request import body_of
+from relay_gemini.response import response_of
+from relay_gemini.stream import DIALECT, GeminiDecoder
+
+__all__ = ["FAMILY"]
+
+FAMILY = Family(
+    "gemini",
+    dialects=frozenset({DIALECT}),
+    hosts=(
+        Host(
+            "gemini",
+            "https://generativelanguage.googleapis.com",
+            env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+            base_url_env=("GOOGLE_GEMINI_BASE_URL",),
+            models=("gemini-*", "gemma-*"),
+        ),
+    ),
+    capabilities={
+        "chat": True,
+        "streaming": True,
+        "function_calling": True,
+        "vision": True,
+        "audio": True,
+        "structured_output": True,
+        "reasoning": True,
+    },
+    options=frozenset({"thinking", "safety_settings", "auth"}),
+)
+
+
+@hookimpl
+def relay_families() -> Sequence[Family]:
+    """The one family of this plugin."""
+    return [FAMILY]
+
+
+@hookimpl
+def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
+    """A `generateContent` body."""
+    return body_of(request, target, losses)
+
+
+@hookimpl
+def endpoint(target: Target, operation: str, body: bytes, stream: bool) -> UpstreamRequest:
+    """`models/NAME:generateContent` or its streaming twin, with the relay's key."""
+    return endpoint_of(target, operation, body, stream)
+
+
+@hookimpl
+def translate_response(body: bytes) -> Response:
+    """A complete answer."""
+    return response_of(body)
+
+
+@hookimpl
+def translate_stream() -> StreamDecoder:
+    """A decoder for one stream."""
+    return GeminiDecoder()
+
+
+@hookimpl
+def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+    """The vendor's error, in its own words."""
+    return errors.translate_error(target, status, headers, body)
+
+
+@hookimpl
+def list_models(upstream: Upstream) -> ModelListing:
+    """`models`, those that generate content."""
+    return listing_of(upstream)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def traffic() -> Iterator[Any]:
+def traffic() -> Any:
     """The reader of the recorded traffic, with its folder: `traffic.exchanges(traffic.folder, ...)`."""
     root = Path(__file__).resolve().parents[3]
     folder = Path(os.environ.get("I8RELAY_SHARED") or root.parent / "shared") / "traffic"
@@ -24,4 +23,4 @@ def traffic() -> Iterator[Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.folder = str(folder)  # type: ignore[attr-defined]
-    yield module
+    return module

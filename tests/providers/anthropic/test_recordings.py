@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-import relay_anthropic
-from relay_anthropic.stream import MessagesDecoder
 
+import relay_anthropic
 from relay import Target, Upstream
 from relay.errors import UpstreamError
 from relay.events import Event, Failure
 from relay.fold import Fold
 from relay.ir import Choice, Opaque, Response, Text, Thinking, ToolCall
+from relay_anthropic.stream import MessagesDecoder
 
 pytestmark = pytest.mark.shared
 
