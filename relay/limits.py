@@ -180,7 +180,8 @@ class Limiter:
     def forget_idle(self, scope: Scope, state: State, now: float) -> None:
         """Now and then, drop every state that says nothing any more."""
         self._ended += 1
-        if self._ended < max(1024, len(self._states)):
+        # Growing with the table, so that the look through all of it costs each call the same little bit.
+        if self._ended < 1024 + len(self._states) // 2:
             return
         self._ended = 0
         for key, other in list(self._states.items()):

@@ -37,6 +37,7 @@ def lines(text: str) -> Lines:
             table = _names(stripped.split("]]")[0][2:])
             index = counts.get(table, -1) + 1
             counts[table] = index
+            found.setdefault(table, number)
             table = (*table, index)
             found[table] = number
         elif stripped.startswith("["):
