@@ -16,7 +16,7 @@ RISKY = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], *, total: Sequence[Cell] | None = None) -> str:
-    """Aligned columns, numbers to the right; `total` goes below a rule. None is shown as `-`.
+    """Aligned columns under a rule, numbers to the right; `total` goes below another. None is shown as `-`.
 
     Characters that could steer a terminal are shown as `?`: some names in the relay's tables come from clients.
     """
@@ -36,9 +36,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], *, total: Seque
         )
         return "  ".join(padded).rstrip()
 
-    text = [line(cells) for cells in lines]
+    rule = "  ".join("-" * width for width in widths)
+    text = [line(lines[0]), rule, *(line(cells) for cells in lines[1:])]
     if last is not None:
-        text += ["  ".join("-" * width for width in widths), line(last)]
+        text += [rule, line(last)]
     return "\n".join(text)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["prices"]
 
-COLUMNS = ("vendor", "model", "context", "input", "output", "cache read", "cache write", "note")
+COLUMNS = ("VENDOR", "MODEL", "CONTEXT", "INPUT", "OUTPUT", "CACHE READ", "CACHE WRITE", "NOTE")
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 AT = click.option("--at", "day", type=click.DateTime(["%Y-%m-%d"]), help="Prices of that day (UTC) instead of today's.")
@@ -140,4 +140,4 @@ def info(refresh: bool, as_json: bool) -> None:
         click.echo(json.dumps({"source": catalogue.source, "file": path, "models": counts}, indent=2))
         return
     click.echo(f"source  {catalogue.source}\nfile    {path}\nmodels  {sum(counts.values())}\n")
-    click.echo(table(("vendor", "name", "models"), [(v.id, v.name, counts[v.id]) for v in catalogue.vendors.values()]))
+    click.echo(table(("VENDOR", "NAME", "MODELS"), [(v.id, v.name, counts[v.id]) for v in catalogue.vendors.values()]))

@@ -27,7 +27,7 @@ def test_show_names_every_vendor_of_a_model(run) -> None:
     result = run("show", "gpt-4o")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].split()[:2] == ["vendor", "model"]
+    assert lines[0].split()[:2] == ["VENDOR", "MODEL"]
     assert any(line.split()[:5] == ["openai", "gpt-4o", "128000", "$2.5", "$10"] for line in lines)
     assert any(line.startswith("azure ") for line in lines)
     assert "USD per million tokens, from genai-prices" in result.stderr
@@ -44,7 +44,7 @@ def test_show_at_one_vendor_as_json(run) -> None:
 def test_list_can_be_of_one_vendor(run) -> None:
     result = run("list", "--host", "gemini")
     assert result.exit_code == 0, result.output
-    assert {line.split()[0] for line in result.stdout.splitlines()[1:]} == {"google"}
+    assert {line.split()[0] for line in result.stdout.splitlines()[2:]} == {"google"}
     everything = run("list", "--json")
     assert len(json.loads(everything.stdout)) > 2000
 
