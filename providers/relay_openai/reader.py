@@ -65,6 +65,7 @@ class _Choice:
         "extra",
         "finish",
         "number",
+        "plain",
         "refusal",
         "refusal_logprobs",
         "sequence",
@@ -78,6 +79,7 @@ class _Choice:
         self.text: int | None = None
         self.thinking: int | None = None
         self.refusal: int | None = None
+        self.plain = False
         self.details: list[dict[str, Any]] = []
         self.calls: list[_Call] = []
         self.slots: dict[int, _Call] = {}
@@ -92,10 +94,11 @@ class _Choice:
 class Reader:
     """Turns parsed chunks into events. `whole` reads one complete answer instead of a stream's deltas."""
 
-    __slots__ = ("_choices", "_created", "_early", "_id", "_next", "_whole", "started")
+    __slots__ = ("_choices", "_created", "_early", "_id", "_next", "_whole", "counted", "started")
 
     def __init__(self, *, whole: bool = False) -> None:
         self.started = False
+        self.counted = False
         self._whole = whole
         self._choices: dict[int, _Choice] = {}
         self._next = 0
@@ -114,9 +117,11 @@ class Reader:
                     self._choice(choice, position, out)
         usage = chunk.get("usage")
         if not usage and "x_groq" in chunk:
-            usage = (chunk["x_groq"] or {}).get("usage")
-        if usage and (counted := decode_usage(usage)) is not None:
-            out.append(UsageSeen(counted))
+            vendor = chunk["x_groq"]
+            usage = vendor.get("usage") if isinstance(vendor, dict) else None
+        if usage and (seen := decode_usage(usage)) is not None:
+            self.counted = True
+            out.append(UsageSeen(seen))
 
     @property
     def any_finished(self) -> bool:
@@ -317,17 +322,20 @@ class Reader:
 
     def _reasoning_content(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is str:
+            choice.plain = True
             self._think(choice, value, out)
 
     def _reasoning(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         # Hosts in transition send the same text under both names.
         if type(value) is str and not delta.get("reasoning_content"):
+            choice.plain = True
             self._think(choice, value, out)
 
     def _reasoning_details(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not list:
             return
-        silent = not (delta.get("reasoning") or delta.get("reasoning_content"))
+        # The entries repeat the text of the plain fields, sometimes only when it is complete.
+        silent = not (choice.plain or delta.get("reasoning") or delta.get("reasoning_content"))
         for detail in value:
             if not isinstance(detail, dict):
                 continue

@@ -1,0 +1,178 @@
+"""The raw body of a request: read once, checked only where the relay itself depends on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from relay.errors import BadParameter
+from relay.kit import BOM, estimate_tokens
+from relay_openai.fields import boolean, fault, integer, items, obj, word
+from relay_openai.request import MAX_CHOICES, MAX_OUTPUT
+
+__all__ = ["estimate_input", "max_output", "read_body", "read_choices", "read_model", "read_stream"]
+
+MAX_NAME = 256
+"""Longest model name, in characters."""
+
+_MEDIA_TOKENS: Mapping[str, int] = {
+    "image_url": 1000,
+    "input_audio": 1000,
+    "video_url": 4000,
+    "file": 3000,
+    "document_url": 3000,
+}
+"""Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
+
+_MESSAGE_TOKENS = 4
+"""What a message costs beside its text."""
+
+
+def read_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` spells.
+
+    Raises BadParameter saying what is wrong and where, without showing any of it. A body with two `model` keys is
+    refused: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
+    """
+    if raw.startswith(BOM):
+        raise BadParameter("the body begins with a byte order mark; send JSON in UTF-8 without one")
+    if not raw.strip():
+        raise BadParameter("the body is empty; send a JSON object")
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadParameter(_reason(raw, error)) from None
+    if type(data) is not dict:
+        raise BadParameter("the body must be a JSON object")
+    if raw.count(b'"model"') != 1 or b"\\u006" in raw:
+        _refuse_twins(raw)
+    return data
+
+
+def _reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as broken:
+        return f"the body is not UTF-8: byte {broken.start} cannot be decoded"
+    return f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+
+
+def _refuse_twins(raw: bytes) -> None:
+    """Look at the keys of the outermost object, which is the last one that the parser completes."""
+    outermost: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        outermost[:] = [name for name, _ in pairs]
+
+    try:
+        json.loads(raw, object_pairs_hook=note)
+    except RecursionError:
+        raise BadParameter("the body is nested too deeply") from None
+    if outermost.count("model") > 1:
+        raise BadParameter("the body has more than one model", param="model")
+
+
+def read_model(data: Mapping[str, Any]) -> str:
+    """The model's name."""
+    if data.get("model") is None:
+        raise BadParameter("model is missing", param="model")
+    name = word(data["model"], "model")
+    if len(name) > MAX_NAME:
+        raise BadParameter(f"model must be at most {MAX_NAME} characters", param="model")
+    if not name.isprintable():
+        raise BadParameter("model must not hold control characters", param="model")
+    return name
+
+
+def read_stream(data: Mapping[str, Any]) -> bool:
+    """Whether the caller wants a stream."""
+    value = data.get("stream")
+    return False if value is None else boolean(value, "stream")
+
+
+def read_choices(data: Mapping[str, Any]) -> int:
+    """How many answers the caller wants."""
+    value = data.get("n")
+    return 1 if value is None else integer(value, "n", 1, MAX_CHOICES)
+
+
+def max_output(data: Mapping[str, Any]) -> int | None:
+    """Tokens that each answer may have, by the newer of the two names if both are given."""
+    limit = None
+    for name in ("max_tokens", "max_completion_tokens"):
+        value = data.get(name)
+        if value is not None:
+            limit = integer(value, name, 1, MAX_OUTPUT)
+    return limit
+
+
+def read_messages(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages, as objects; what is in them is looked at only in translation."""
+    value = data.get("messages")
+    if value is None:
+        raise BadParameter("messages is missing", param="messages")
+    messages = items(value, "messages")
+    if not messages:
+        raise BadParameter("messages must not be empty", param="messages")
+    for place, message in enumerate(messages):
+        obj(message, f"messages[{place}]")
+    return messages
+
+
+def read_definitions(data: Mapping[str, Any], name: str) -> list[Any]:
+    """`tools` or `functions`, as objects; empty if there are none."""
+    value = data.get(name)
+    if value is None:
+        return []
+    definitions = items(value, name)
+    for place, definition in enumerate(definitions):
+        if type(definition) is not dict:
+            fault(f"{name}[{place}]", "an object", definition)
+    return definitions
+
+
+def estimate_input(data: Mapping[str, Any]) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+    total = 0
+    for message in data["messages"]:
+        total += _MESSAGE_TOKENS + _content(message.get("content"))
+        for name in ("reasoning_content", "refusal"):
+            text = message.get(name)
+            if isinstance(text, str):
+                total += estimate_tokens(text)
+        calls = message.get("tool_calls")
+        if isinstance(calls, list):
+            total += sum(_call(call) for call in calls)
+    for name in ("tools", "functions", "response_format"):
+        if data.get(name):
+            total += len(orjson.dumps(data[name])) // 4
+    return total
+
+
+def _content(content: Any) -> int:
+    if isinstance(content, str):
+        return estimate_tokens(content)
+    if not isinstance(content, list):
+        return 0
+    total = 0
+    for part in content:
+        if not isinstance(part, dict):
+            continue
+        text = part.get("text")
+        if isinstance(text, str):
+            total += estimate_tokens(text)
+        kind = part.get("type")
+        if isinstance(kind, str):
+            total += _MEDIA_TOKENS.get(kind, 0)
+    return total
+
+
+def _call(call: Any) -> int:
+    body = call.get("function") or call.get("custom") if isinstance(call, dict) else None
+    if not isinstance(body, dict):
+        return 0
+    text = body.get("arguments", body.get("input"))
+    return _MESSAGE_TOKENS + (estimate_tokens(text) if isinstance(text, str) else 0)

@@ -1,0 +1,128 @@
+"""The client dialect `openai-chat`: Chat Completions as clients speak it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from relay import Dialect, Forward, Head, Route, Target
+from relay.errors import RelayError
+from relay.events import StreamEncoder
+from relay.ir import Request, Response, Tool
+from relay.kit import dumps, splice_model
+from relay_openai.body import (
+    estimate_input,
+    max_output,
+    read_body,
+    read_choices,
+    read_definitions,
+    read_messages,
+    read_model,
+    read_stream,
+)
+from relay_openai.encoder import ChatEncoder, error_body
+from relay_openai.metering import UsageFilter, ask_for_usage, asks_for_usage
+from relay_openai.request import parse_function, parse_request, parse_tool
+from relay_openai.response import encode_response
+from relay_openai.wire import DIALECT
+
+__all__ = ["OpenAIChat"]
+
+
+class OpenAIChat(Dialect):
+    """Chat Completions.
+
+    `now` (Unix seconds) and `new_id` are asked where an upstream tells neither when nor under which id it answered.
+    """
+
+    name: ClassVar[str] = DIALECT
+    routes: ClassVar[tuple[Route, ...]] = (
+        Route("POST", "/v1/chat/completions"),
+        Route("POST", "/chat/completions"),
+    )
+    keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: f"chatcmpl-{uuid.uuid4().hex}",
+    ) -> None:
+        self._now = now
+        self._new_id = new_id
+
+    def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
+        """Read what the core needs. No header passes: those of this format name the caller's own account."""
+        data = read_body(raw)
+        model = read_model(data)
+        read_messages(data)
+        stream = read_stream(data)
+        tools = [*read_definitions(data, "tools"), *read_definitions(data, "functions")]
+        return Head(
+            operation=operation,
+            model=model,
+            raw=raw,
+            data=data,
+            stream=stream,
+            max_output=max_output(data),
+            choices=read_choices(data),
+            input_estimate=estimate_input(data),
+            has_tools=bool(tools),
+        )
+
+    def parse(self, head: Head) -> Request:
+        """The whole request as a hub value."""
+        return parse_request(head.data)
+
+    def forward(self, head: Head, target: Target) -> Forward:
+        """The caller's bytes, but for the model's name and the wish to count tokens."""
+        body = splice_model(head.raw, head.data, target.model)
+        if not head.stream or asks_for_usage(head.data) or not target.upstream.options.get("include_usage", True):
+            return Forward(body)
+        data = head.data if target.model == head.model else {**head.data, "model": target.model}
+        return Forward(ask_for_usage(body, data), UsageFilter())
+
+    def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
+        """The functions, in the new and in the old form."""
+        found: list[tuple[str, Tool]] = []
+        for place, value in enumerate(head.data.get("tools") or ()):
+            tool = parse_tool(value, f"tools[{place}]")
+            if isinstance(tool, Tool):
+                found.append((f"tools[{place}].function.parameters", tool))
+        for place, value in enumerate(head.data.get("functions") or ()):
+            found.append((f"functions[{place}].parameters", parse_function(value, f"functions[{place}]")))
+        return found
+
+    def encode_response(self, response: Response, head: Head) -> bytes:
+        """A `chat.completion` object.
+
+        Reasoning is `reasoning_content`, with signed blocks in `reasoning_details`; pictures are `images`, sound is
+        `audio`.
+        """
+        return encode_response(
+            response,
+            model=head.model,
+            created=int(self._now()),
+            new_id=self._new_id(),
+            legacy=_legacy(head),
+        )
+
+    def stream_encoder(self, head: Head) -> StreamEncoder:
+        """An encoder of `chat.completion.chunk` frames."""
+        return ChatEncoder(
+            model=head.model,
+            created=int(self._now()),
+            new_id=self._new_id(),
+            usage=asks_for_usage(head.data),
+            legacy=_legacy(head),
+        )
+
+    def encode_error(self, error: RelayError, request_id: str) -> bytes:
+        """The error object; the request's id travels in a header."""
+        return dumps(error_body(error))
+
+
+def _legacy(head: Head) -> bool:
+    """Whether the caller knows functions only, and no tools."""
+    return bool(head.data.get("functions")) and not head.data.get("tools")

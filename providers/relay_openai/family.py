@@ -1,0 +1,119 @@
+"""The upstream family `openai`: every host that takes Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlencode, urlsplit
+
+from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
+from relay.errors import UpstreamError
+from relay.ir import Response
+from relay.kit import loads, upstream_json
+from relay_openai.fault import upstream_error
+from relay_openai.hosts import OPTIONS, known_hosts, placeholders
+from relay_openai.listing import parse_models
+from relay_openai.models import capabilities_of
+from relay_openai.response import decode_response
+from relay_openai.stream import ChatDecoder, WholeDecoder
+from relay_openai.wire import DIALECT
+
+__all__ = ["chat_endpoint", "family", "models_listing", "read_error", "read_response", "stream_decoder"]
+
+_PATHS: Mapping[str, str] = {"generate": "chat/completions"}
+"""Path by operation, below the base URL."""
+
+
+def family() -> Family:
+    """The family with all its known hosts."""
+    return Family(
+        "openai",
+        dialects=frozenset((DIALECT,)),
+        hosts=known_hosts(),
+        capabilities={"chat": True, "streaming": True},
+        options=frozenset(OPTIONS),
+    )
+
+
+def address(upstream: Upstream, path: str, model: str = "") -> str:
+    """The URL of `path` at an upstream: below its base URL, or below its host if `path` begins with a slash.
+
+    `{model}` in the base URL is the model's name, as older deployments want it.
+
+    Raises UpstreamError if the base URL still waits for an account.
+    """
+    base = upstream.base_url.rstrip("/")
+    missing = placeholders(base)
+    if missing:
+        raise UpstreamError(
+            f"upstream {upstream.name!r} needs its base_url: {', '.join(missing)} is not set",
+            code="upstream_unconfigured",
+        )
+    parts = urlsplit(base)
+    if path.startswith("/"):
+        base = f"{parts.scheme}://{parts.netloc}"
+    elif not parts.path:
+        base += str(upstream.options.get("default_path", "")).rstrip("/")
+    url = f"{base.replace('{model}', quote(model, safe=''))}/{path.lstrip('/')}"
+    query = upstream.options.get("query")
+    return f"{url}?{urlencode(query)}" if query else url
+
+
+def credentials(upstream: Upstream) -> dict[str, str]:
+    """Headers that carry the key, if there is one, and those of the configuration, which win."""
+    headers: dict[str, str] = {}
+    if upstream.api_key:
+        auth = str(upstream.options.get("auth", "bearer"))
+        key = upstream.api_key.reveal()
+        if auth.lower() == "bearer":
+            headers["authorization"] = f"Bearer {key}"
+        else:
+            headers[auth.lower()] = key
+    headers.update({name.lower(): value for name, value in upstream.headers.items()})
+    return headers
+
+
+def chat_endpoint(
+    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+) -> UpstreamRequest | None:
+    """Where the body goes; None for an operation that this family does not have."""
+    path = _PATHS.get(operation)
+    if path is None:
+        return None
+    sent = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        **headers,
+        **credentials(target.upstream),
+    }
+    return UpstreamRequest(address(target.upstream, path, target.model), sent, body)
+
+
+def read_response(target: Target, body: bytes) -> Response:
+    """A complete answer as a hub value."""
+    return decode_response(upstream_json(body), body, target.upstream.api_key)
+
+
+def stream_decoder(target: Target, headers: Mapping[str, str]) -> ChatDecoder | WholeDecoder:
+    """A decoder for the form in which the host really answers, which is not always the one it was asked for."""
+    upstream = target.upstream
+    if headers.get("content-type", "").lower().startswith("application/json"):
+        return WholeDecoder(upstream.api_key)
+    return ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
+
+
+def read_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+    """What an answer with a status of 400 or more means."""
+    try:
+        value = loads(body)
+    except ValueError:
+        value = None
+    return upstream_error(value, body, status, headers, target.upstream.api_key)
+
+
+def models_listing(upstream: Upstream) -> ModelListing | Sequence[Model]:
+    """How to ask for the models; for a host without a list, the names that its row knows by heart."""
+    path = str(upstream.options.get("models_path", "models"))
+    if not path or "{model}" in upstream.base_url:
+        return [Model(name, capabilities=capabilities_of(name)) for name in upstream.models if "*" not in name]
+    headers = {"accept": "application/json", **credentials(upstream)}
+    return ModelListing(UpstreamRequest(address(upstream, path), headers, method="GET"), parse_models)
