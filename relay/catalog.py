@@ -156,7 +156,7 @@ class _Builder:
             upstream = replace(upstream, host="")
         if row.base_url:
             upstream = replace(upstream, base_url=row.base_url)
-        if family.transport is None and not _is_http(upstream.base_url):
+        if family.addressed and not _is_http(upstream.base_url):
             self.wrong((*path, "base_url"), "must be an http:// or https:// URL without a query")
             return None
         return upstream

@@ -2,7 +2,7 @@
 
 Retries follow the i8Relay API's rules: only what is worth repeating (no connection, 408, 409, 429, 5xx), never after
 the first byte of an answer, never when the server says `x-should-retry: false`; waiting as long as the server
-asks, else twice as long each time with full jitter, so that many clients that failed together do not come back together.
+asks, else twice as long each time with full jitter, so that clients that failed together do not come back together.
 """
 
 from __future__ import annotations

@@ -76,6 +76,8 @@ class Family:
     """What its models can do unless told otherwise, by the names in `CAPABILITIES`."""
     options: frozenset[str] = frozenset()
     """Settings that an `[upstreams.NAME.options]` table may hold for this family."""
+    addressed: bool = True
+    """False for families whose upstreams have no URL that anybody could configure."""
     transport: Transport | None = None
     """For families that are not reached over HTTP: how a request gets its answer."""
 

@@ -43,6 +43,7 @@ def relay_families() -> Sequence[Family]:
             hosts=[host],
             capabilities=CAN,
             options=frozenset({"delay_ms"}),
+            addressed=False,
             transport=DemoTransport(),
         )
     ]

@@ -1,1 +1,119 @@
-"""Not written yet."""
+"""The family `local`: a model in a child process of the relay, reached over loopback.
+
+The server inside is llama.cpp's, which speaks Chat Completions, so bodies are read and written by `relay_openai`; what
+is new here is the process: started with the relay, started again if it died, ended with the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from relay import Family, Host, Model, Price, Rates, Target, Upstream, UpstreamRequest, hookimpl
+from relay.errors import UpstreamError, UpstreamUnreachable
+from relay.events import StreamDecoder
+from relay.ir import Loss, Request, Response
+from relay_local.process import Process, available, local_model
+from relay_openai.compose import compose_request
+from relay_openai.family import read_error, read_response, stream_decoder
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["Local", "plugin"]
+
+FREE = Price(Rates(input=0, output=0), source="local")
+CAN = {"chat": True, "completion": True, "streaming": True, "structured_output": True}
+
+
+class Local:
+    """The plugin. It is an object and not a module because it keeps the running children."""
+
+    def __init__(self) -> None:
+        self._processes: dict[Upstream, Process] = {}
+
+    @hookimpl
+    def relay_families(self) -> Sequence[Family]:
+        """The family; used by itself if nothing else was found and the extra is installed."""
+        host = Host(name="local", base_url="", fallback=1, capabilities=CAN)
+        return [
+            Family(
+                "local",
+                dialects=frozenset({"openai-chat"}),
+                hosts=[host] if available() else [],
+                capabilities=CAN,
+                options=frozenset({"model", "name", "context", "slots", "threads"}),
+                addressed=False,
+            )
+        ]
+
+    @hookimpl
+    def relay_lifespan(self, relay: Relay) -> AbstractAsyncContextManager[None]:
+        """Children of this relay's local upstreams: started in the background, ended at the end."""
+        return self._lifespan([item for item in relay.catalog.upstreams if item.family == "local"])
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, upstreams: Sequence[Upstream]) -> AsyncIterator[None]:
+        started = {upstream: Process(upstream) for upstream in upstreams}
+        self._processes.update(started)
+        # Loading takes a second or more; a call that comes earlier waits in `endpoint`, nobody else does.
+        loading = [asyncio.create_task(process.ready()) for process in started.values()]
+        try:
+            yield
+        finally:
+            for task in loading:
+                task.cancel()
+            await asyncio.gather(*loading, return_exceptions=True)
+            await asyncio.gather(*(process.stop() for process in started.values()))
+            for upstream in upstreams:
+                self._processes.pop(upstream, None)
+
+    @hookimpl
+    def translate_request(self, request: Request, target: Target, losses: list[Loss]) -> bytes:
+        """A Chat Completions request."""
+        return compose_request(request, target, losses)
+
+    @hookimpl
+    async def endpoint(self, target: Target, body: bytes, stream: bool) -> UpstreamRequest:
+        """The child's address, once it serves."""
+        process = self._processes.get(target.upstream)
+        if process is None:
+            raise UpstreamUnreachable("the local model is not running")
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            "authorization": f"Bearer {process.api_key}",
+        }
+        return UpstreamRequest(f"{await process.ready()}/v1/chat/completions", headers, body)
+
+    @hookimpl
+    def translate_response(self, target: Target, body: bytes) -> Response:
+        """A complete answer."""
+        return read_response(target, body)
+
+    @hookimpl
+    def translate_stream(self, target: Target, headers: Mapping[str, str]) -> StreamDecoder:
+        """A decoder for one stream."""
+        return stream_decoder(target, headers)
+
+    @hookimpl
+    def translate_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """What an error answer means."""
+        return read_error(target, status, headers, body)
+
+    @hookimpl
+    def list_models(self, upstream: Upstream) -> Sequence[Model]:
+        """The one model that an upstream's options name; nothing has to be started to know it."""
+        model = local_model(upstream)
+        return [Model(model.name, owned_by="local", context_length=model.context)]
+
+    @hookimpl
+    def price(self, target: Target) -> Price | None:
+        """Your own machine asks no money."""
+        return FREE if target.upstream.family == "local" else None
+
+
+plugin = Local()
