@@ -63,11 +63,14 @@ def _width(text: str) -> int:
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """CSV with a header line. Text that a spreadsheet would run as a formula gets a `'` in front; numbers do not."""
+    return "".join(_record(cells) for cells in (header, *([_safe(cell) for cell in row] for row in rows)))
+
+
+def _record(cells: Sequence[Cell]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_safe(cell) for cell in row] for row in rows)
-    return out.getvalue()
+    # With this ending the writer quotes a lone CR too; for a terminal the line ends in LF all the same.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _safe(cell: Cell) -> Cell:
