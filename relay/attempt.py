@@ -24,6 +24,7 @@ from relay.family import Answer, Target, UpstreamRequest
 from relay.ir import Response
 from relay.kit import error_for_status
 from relay.manager import BoundFamily, guarded
+from relay.meter import Meter
 from relay.stream import Delivery, bad_arguments, safe_header
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Attempt:
         self.request = request
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
         self.native = self.dialect.name in target.upstream.dialects
+        # What an earlier attempt saw was never shown to the client and is not billed.
+        call.meter = Meter()
 
     async def run(self) -> web.StreamResponse:
         """The client's answer, sent already if it is a stream."""

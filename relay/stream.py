@@ -97,14 +97,9 @@ class Delivery:
         pieces = answer.chunks()
         try:
             async for piece in self._pieces(pieces):
-                if self.native and self.out is not None and not self.strict:
-                    # The client's bytes first; the meter looks at them while they are on their way.
-                    await self._write(self._pass(piece))
-                    self._look(piece)
-                else:
-                    await self._take(piece)
+                await self._take(piece)
                 if self.meter.error is not None:
-                    return await self._failed_upstream()
+                    return await self._fail(self.meter.error, said=True)
                 if self.meter.complete:
                     break
             await self._end()
@@ -143,9 +138,9 @@ class Delivery:
         return not self.native or self.last.endswith((b"\n\n", b"\r\n\r\n")) or not self.last
 
     async def _take(self, piece: bytes) -> None:
-        """Decode, judge, then send; before the first output and where every byte depends on the judgement."""
+        """Decode, judge, then send: what must not look finished is found out before its last bytes are gone."""
         events = self._look(piece)
-        if self.meter.error is not None and not (self.native and self.out is not None):
+        if self.meter.error is not None and not self._told(self.meter.error):
             raise self.meter.error
         if self.strict and self.meter.complete:
             self._check()
@@ -156,6 +151,10 @@ class Delivery:
                 return
             data = b""
         await self._write(data)
+
+    def _told(self, error: RelayError) -> bool:
+        """Whether the bytes that are about to pass through tell of the error themselves, in the caller's dialect."""
+        return self.native and self.out is not None and not isinstance(error, UpstreamProtocol)
 
     def _begun(self, events: list[Event]) -> bool:
         return self.decoder is None or any(type(event) not in QUIET for event in events)
@@ -243,14 +242,8 @@ class Delivery:
         self.last = data
         await out.write(data)
 
-    async def _failed_upstream(self) -> web.StreamResponse:
-        """The upstream's own error event has passed through to the client already: say nothing more."""
-        if self.meter.error is None:
-            raise AssertionError("called after an error was seen")
-        return await self._fail(self.meter.error, said=True)
-
     async def _fail(self, error: RelayError, *, said: bool = False) -> web.StreamResponse:
-        """Tell the client in its own dialect, then end the body without its last chunk."""
+        """Tell the client in its own dialect, unless it was `said`, then end the body without its last chunk."""
         self.call.failed(error)
         out = await self._commit()
         with contextlib.suppress(ConnectionError):

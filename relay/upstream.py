@@ -9,6 +9,7 @@ body ends cleanly). What aiohttp raises becomes one of four errors that say whet
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +26,7 @@ __all__ = ["HttpTransport"]
 USER_AGENT = f"i8relay/{__version__}"
 IDLE_CONNECTION_SECONDS = 15.0
 """Shorter than what servers usually allow, so that a pooled connection is rarely one the server is just closing."""
+LARGE_BODY = 1024 * 1024
 
 
 class HttpAnswer:
@@ -115,7 +117,7 @@ class HttpTransport:
                     request.method,
                     URL(request.url, encoded=True),
                     headers=request.headers,
-                    data=request.body or None,
+                    data=_payload(request.body),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.connect_timeout),
                 )
@@ -123,6 +125,13 @@ class HttpTransport:
             raise _late(error, upstream) from error
         except (aiohttp.ClientError, OSError, ValueError, ssl.CertificateError) as error:
             raise _failed(error, upstream) from error
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """The body in the form that aiohttp sends best: large ones piece by piece, so that other calls get their turn."""
+    if not body:
+        return None
+    return body if len(body) <= LARGE_BODY else io.BytesIO(body)
 
 
 def _late(error: TimeoutError, upstream: Upstream) -> UpstreamError:

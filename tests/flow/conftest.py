@@ -73,7 +73,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         )
         _, secret = await app[RELAY].store.keys.create("test", **(key or {}))
         server = TestServer(app)
-        await server.start_server(handler_cancellation=True, auto_decompress=False, access_log=None)
+        await server.start_server(auto_decompress=False, access_log=None)
         client = aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"})
         running.append(Running(app[RELAY], server, secret, client))
         await app[RELAY].listed.wait()
@@ -96,3 +96,15 @@ def openai_config(upstream: FakeUpstream, **options: Any) -> str:
     targets = ["up/m-1"]
     price = {{input = 1.0, output = 2.0}}
     """
+
+
+async def read_stream(relay: Running, **body: Any) -> tuple[int, bytes, bool]:
+    """Status, the bytes that came, and whether the body ended properly."""
+    async with relay.chat(stream=True, **body) as response:
+        got = b""
+        try:
+            async for piece in response.content.iter_any():
+                got += piece
+        except aiohttp.ClientPayloadError:
+            return response.status, got, False
+        return response.status, got, True

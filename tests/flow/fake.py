@@ -36,6 +36,7 @@ class FakeUpstream:
     seen: list[Seen] = field(default_factory=list)
     peer_left: list[float] = field(default_factory=list)
     answer: Callable[[Seen], Sequence[Step]] | None = None
+    models: dict[str, Any] = field(default_factory=lambda: {"object": "list", "data": []})
     port: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -62,11 +63,14 @@ class FakeUpstream:
         self._tasks.add(task)
         try:
             while (request := await self._read(reader)) is not None:
+                if request.method == "GET":
+                    # The relay asks for the model list by itself; it is no part of any script.
+                    writer.write(b"".join(step for step in http(self.models) if isinstance(step, bytes)))
+                    await writer.drain()
+                    continue
                 self.seen.append(request)
                 number = len(self.seen) - 1
-                script = (
-                    self.answer(request) if self.answer else self.scripts[min(number, len(self.scripts) - 1)]
-                )
+                script = self.answer(request) if self.answer else self.scripts[min(number, len(self.scripts) - 1)]
                 if not await self._play(script, reader, writer):
                     break
         except (ConnectionError, asyncio.CancelledError):
@@ -88,9 +92,7 @@ class FakeUpstream:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         return Seen(method, path, headers, body)
 
-    async def _play(
-        self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection can carry another request."""
         watch = asyncio.create_task(reader.read(1))
         try:
@@ -126,7 +128,9 @@ class FakeUpstream:
         return bool(done)
 
 
-def http(body: bytes | dict[str, Any], status: int = 200, *, content_type: str = "application/json", **headers: str) -> list[Step]:
+def http(
+    body: bytes | dict[str, Any], status: int = 200, *, content_type: str = "application/json", **headers: str
+) -> list[Step]:
     """A whole answer with a length."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
