@@ -79,8 +79,8 @@ def tour(server: subprocess.Popen[str], environment: dict[str, str]) -> None:
     expect(row["outcome"] == "ok", f"the chat ended as {row['outcome']}")
     expect(row["usage_source"] == "provider", f"its tokens are known by {row['usage_source']}")
     expect(row["usage"]["input"] > 0 and row["usage"]["output"] > 0, "it counted no tokens")
-    expect(row["cost"] is not None, "it has no cost")
-    print(f"  cost: {row['cost'] / 1e9:g} USD (a model of your own machine is free)")
+    expect(row["cost_usd"] is not None, "it has no cost")
+    print(f"  cost: ${row['cost_usd']} (a model of your own machine is free)")
 
 
 def address(server: subprocess.Popen[str]) -> str:
