@@ -256,3 +256,36 @@ async def test_a_cancelled_caller_of_flush_leaves_the_writer_running(
     store.usage.put(make(2))
     assert await store.usage.flush(5)
     assert len(await store.usage.rows()) == 2
+
+
+async def test_a_killed_process_loses_no_row_that_was_written(
+    path: Path, sql: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    code = """
+        import asyncio, sys
+        from relay.store import Store, UsageRow
+        async def main():
+            store = await Store.open(sys.argv[1])
+            number = 0
+            while True:
+                for _ in range(20):
+                    store.usage.put(UsageRow(request_id=f"r-{number}", at=number, key_id=None, operation="generate",
+                                             model="m"))
+                    number += 1
+                await store.usage.flush()
+                print(number, flush=True)
+        asyncio.run(main())
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(code), str(path), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    acknowledged = 0
+    for _ in range(10):
+        acknowledged = int(await process.stdout.readline())
+    process.kill()
+    await process.wait()
+    async with await Store.open(path) as store:
+        (row,) = await store.usage.report("model")
+        assert row.requests >= acknowledged == 200
+    assert sql("PRAGMA integrity_check") == [("ok",)]
