@@ -10,6 +10,8 @@ from relay.errors import Unsupported
 __all__ = ["endpoint_of", "headers_of", "root_of"]
 
 VERSION = "2023-06-01"
+VERSIONING = frozenset({"anthropic-version", "anthropic-beta"})
+"""Headers of the caller that reach the upstream."""
 PATHS = {"generate": "/v1/messages"}
 
 
@@ -19,21 +21,19 @@ def root_of(upstream: Upstream) -> str:
 
 
 def headers_of(upstream: Upstream, caller: Mapping[str, str]) -> dict[str, str]:
-    """The headers of every request. Of the caller's, only those that choose a version of the API pass."""
+    """The headers of every request: the key, those configured, and of the caller's only the choice of API version."""
     headers = {"content-type": "application/json", "anthropic-version": VERSION}
     beta = upstream.options.get("beta")
     if beta:
         headers["anthropic-beta"] = beta if isinstance(beta, str) else ",".join(beta)
-    for name, value in caller.items():
-        lower = name.lower()
-        if lower in ("anthropic-version", "anthropic-beta"):
-            headers[lower] = value
     if upstream.api_key:
         key = upstream.api_key.reveal()
         if upstream.options.get("auth") == "bearer":
             headers["authorization"] = f"Bearer {key}"
         else:
             headers["x-api-key"] = key
+    headers.update({name.lower(): value for name, value in upstream.headers.items()})
+    headers.update({name.lower(): value for name, value in caller.items() if name.lower() in VERSIONING})
     return headers
 
 

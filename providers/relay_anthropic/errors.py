@@ -31,6 +31,9 @@ CREDIT = "Your credit balance is too low"
 def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """What an answer with a status of 400 or more means, with the vendor's own message."""
     kind, message = "", ""
+    if target.upstream.api_key:
+        # Before anything is cut off: half a key is too much as well.
+        body = body.replace(target.upstream.api_key.reveal().encode(), b"***")
     try:
         value = kit.loads(body)
     except ValueError:
@@ -42,9 +45,7 @@ def translate_error(target: Target, status: int, headers: Mapping[str, str], bod
         message = error
     elif isinstance(value, dict) and isinstance(value.get("message"), str):
         message = value["message"]
-    key = target.upstream.api_key
-    text = (message or kit.plain_message(body, status))[: kit.MAX_MESSAGE]
-    return _error(status, kind, key.mask(text) if key else text, headers)
+    return _error(status, kind, (message or kit.plain_message(body, status))[: kit.MAX_MESSAGE], headers)
 
 
 def error_of(value: dict[str, Any]) -> UpstreamError:

@@ -22,7 +22,7 @@ def root_of(upstream: Upstream) -> str:
 
 
 def headers_of(upstream: Upstream) -> dict[str, str]:
-    """The headers of every request. The key never stands in the URL, where logs would keep it."""
+    """The headers of every request. The key is one, and never part of the URL, where logs would keep it."""
     headers = {"content-type": "application/json"}
     if upstream.api_key:
         key = upstream.api_key.reveal()
@@ -30,6 +30,7 @@ def headers_of(upstream: Upstream) -> dict[str, str]:
             headers["authorization"] = f"Bearer {key}"
         else:
             headers["x-goog-api-key"] = key
+    headers.update({name.lower(): value for name, value in upstream.headers.items()})
     return headers
 
 

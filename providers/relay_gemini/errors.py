@@ -40,13 +40,15 @@ def find_error(value: Any) -> dict[str, Any] | None:
 
 def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """What an answer with a status of 400 or more means, with the vendor's own message."""
+    if target.upstream.api_key:
+        # Before anything is cut off: half a key is too much as well.
+        body = body.replace(target.upstream.api_key.reveal().encode(), b"***")
     try:
         error = find_error(kit.loads(body))
     except ValueError:
         error = None
     text = kit.plain_message(body, status) if error is None else _message(error)
-    key = target.upstream.api_key
-    return _error(status, key.mask(text) if key else text, error or {}, headers)
+    return _error(status, text, error or {}, headers)
 
 
 def error_of(error: dict[str, Any]) -> UpstreamError:
