@@ -379,7 +379,7 @@ def json_object(text: str) -> orjson.Fragment | dict[str, Any] | None:
 
 
 _MAGIC = (
-    ("iVBORw0KGgo", "image/png"),
+    ("iVBORw0KGg", "image/png"),
     ("/9j/", "image/jpeg"),
     ("R0lGOD", "image/gif"),
     ("UklGR", "image/webp"),

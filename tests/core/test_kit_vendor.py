@@ -54,6 +54,7 @@ def test_ready_json_survives_beside_a_lone_surrogate() -> None:
     ("data", "expected"),
     [
         (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"\x89PNG\r\n\x1a\nrest", "image/png"),
         (b"\xff\xd8\xff\xe0", "image/jpeg"),
         (b"GIF89a", "image/gif"),
         (b"RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"),
