@@ -52,6 +52,9 @@ def address(upstream: Upstream, path: str, model: str = "") -> str:
     if path.startswith("/"):
         base = f"{parts.scheme}://{parts.netloc}"
     elif not parts.path:
+        port = upstream.options.get("default_port")
+        if port and parts.port is None and parts.scheme == "http":
+            base += f":{port}"
         base += str(upstream.options.get("default_path", "")).rstrip("/")
     url = f"{base.replace('{model}', quote(model, safe=''))}/{path.lstrip('/')}"
     query = upstream.options.get("query")

@@ -143,7 +143,7 @@ class History:
             self._lost.append(Loss("thinking", "reasoning of another vendor's model is not shown to the target"))
         elif "thinking" not in own:
             given = {key: own[key] for key in REASONING_FIELDS if key in own}
-            if not {"reasoning", "reasoning_content"} & given.keys() and part.text:
+            if not given and part.text:
                 given["reasoning_content"] = part.text
             for key, value in given.items():
                 if key in body:

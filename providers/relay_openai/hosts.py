@@ -17,7 +17,8 @@ OPTIONS: Mapping[str, str] = {
     "auth": 'Header that carries the key: "bearer" (the default), or a name such as "api-key".',
     "query": "Table of parameters added to every URL, such as an api-version.",
     "default_path": "Path that belongs to a base_url which was given without any.",
-    "models_path": 'Where the model list is, below base_url or, with a leading slash, below its host; "" if there is none.',
+    "default_port": "Port of a base_url that was given with neither port nor path.",
+    "models_path": 'Where the model list is below base_url, or with a leading slash below its host; "" if nowhere.',
     "include_usage": "false for a host that refuses stream_options.",
     "finish_reason": "false for a host whose streams never say why the model stopped.",
     "max_tokens_field": 'Name of the limit of output: "max_tokens" (the default) or "max_completion_tokens".',
@@ -32,7 +33,8 @@ OPTIONS: Mapping[str, str] = {
 }
 """Settings of `[upstreams.NAME.options]` for this family, all of them about how a host deviates.
 
-The last ten only shape bodies that the relay translates; a caller of the same dialect is passed through as it is.
+Those from `max_tokens_field` on only shape bodies that the relay translates; a caller of the same dialect is passed
+through as it is.
 """
 
 FIELDS = frozenset(

@@ -212,10 +212,11 @@ def _response_format(request: Request, value: Any, own: dict[str, Any]) -> None:
     elif kind == "json_schema":
         inner = obj(fields.get("json_schema"), f"{path}.json_schema")
         schema, strict, description = inner.get("schema"), inner.get("strict"), inner.get("description")
+        name = inner.get("name")
         request.output = Output(
             "schema",
             schema=None if schema is None else obj(schema, f"{path}.json_schema.schema"),
-            name=word(inner.get("name"), f"{path}.json_schema.name"),
+            name=None if name is None else word(name, f"{path}.json_schema.name"),
             description=None if description is None else text(description, f"{path}.json_schema.description"),
             strict=None if strict is None else boolean(strict, f"{path}.json_schema.strict"),
         )

@@ -116,7 +116,7 @@ def _assistant(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
         name = word(inner.get("name"), f"{where}.name")
         parts.append(ToolCall(legacy.call(name), name, text(inner.get("arguments"), f"{where}.arguments")))
     elif content is None and not parts and "audio" not in fields:
-        raise BadParameter(f"{path} needs content or tool_calls", param=f"{path}.content")
+        raise BadParameter(f"{path}.content is missing, and so are tool_calls", param=f"{path}.content")
     _mark(parts, fields, path)
     return Message("assistant", parts, _named(fields, path), own_extra(_rest(fields, _ASSISTANT)))
 
