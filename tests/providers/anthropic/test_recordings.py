@@ -12,7 +12,7 @@ from relay import Target, Upstream
 from relay.errors import UpstreamError
 from relay.events import Event, Failure
 from relay.fold import Fold
-from relay.ir import Choice, Opaque, Response, Text, Thinking, ToolCall
+from relay.ir import Choice, Loss, Message, Opaque, Request, Response, Text, Thinking, ToolCall
 from relay_anthropic.stream import MessagesDecoder
 
 pytestmark = pytest.mark.shared
@@ -174,3 +174,29 @@ def test_recorded_errors_keep_the_vendors_words(traffic: Any) -> None:
             assert error.retryable is False
         count += 1
     assert count > 10
+
+
+def test_recorded_answers_can_be_sent_back_as_they_were(traffic: Any) -> None:
+    count = 0
+    for exchange in exchanges(traffic):
+        if exchange["streaming"] or exchange["status"] >= 300:
+            continue
+        body = traffic.body(exchange)
+        blocks = [
+            # Null fields and empty citations say nothing; blank text is refused when it comes back.
+            {name: value for name, value in block.items() if name == "content" or value not in (None, [])}
+            for block in json.loads(body)["content"]
+            if block["type"] != "text" or block["text"].strip()
+        ]
+        if not blocks:
+            continue
+        parts = relay_anthropic.translate_response(body=body).choices[0].parts
+        question = Message("user", [Text("go on")])
+        losses: list[Loss] = []
+        sent = relay_anthropic.translate_request(
+            request=Request("m", [question, Message("assistant", parts), question]), target=TARGET, losses=losses
+        )
+        assert json.loads(sent)["messages"][1] == {"role": "assistant", "content": blocks}, exchange["id"]
+        assert losses == []
+        count += 1
+    assert count > 300

@@ -13,7 +13,8 @@ from relay import Target, Upstream
 from relay.errors import UpstreamError
 from relay.events import Event, Failure
 from relay.fold import Fold
-from relay.ir import Choice, Response, Text, Thinking, ToolCall
+from relay.ir import Choice, Loss, Message, Request, Response, Text, Thinking, ToolCall
+from relay_gemini.content import UNSIGNED
 from relay_gemini.stream import GeminiDecoder
 
 pytestmark = pytest.mark.shared
@@ -179,3 +180,44 @@ def test_recorded_errors_keep_the_vendors_words(traffic: Any) -> None:
             assert error.retry_after == 34.4
         count += 1
     assert count > 10
+
+
+def joined(parts: list[Any]) -> list[Any]:
+    """Parts without empty fields, plain pieces of text that follow each other joined, and arguments never missing."""
+    found: list[Any] = []
+    for raw in parts:
+        part = {name: value for name, value in raw.items() if value is not None}
+        if "functionCall" in part:
+            part["functionCall"] = {"args": {}, **part["functionCall"]}
+        if found and part.keys() == found[-1].keys() == {"text"}:
+            found[-1] = {"text": found[-1]["text"] + part["text"]}
+        elif part != {"text": ""}:
+            found.append(part)
+    return found
+
+
+def test_recorded_answers_can_be_sent_back_as_they_were(traffic: Any) -> None:
+    count = 0
+    for exchange in exchanges(traffic):
+        if exchange["streaming"] or exchange["status"] >= 300:
+            continue
+        body = traffic.body(exchange)
+        expected = joined((json.loads(body)["candidates"][0].get("content") or {}).get("parts") or [])
+        if not expected:
+            continue
+        parts = relay_gemini.translate_response(body=body).choices[0].parts
+        question = Message("user", [Text("go on")])
+        losses: list[Loss] = []
+        sent = relay_gemini.translate_request(
+            request=Request("m", [question, Message("assistant", parts), question]), target=TARGET, losses=losses
+        )
+        written = json.loads(sent)["contents"][1]["parts"]
+        for part, original in zip(written, expected, strict=True):
+            if "functionCall" in part and "id" not in original["functionCall"]:
+                assert part["functionCall"].pop("id").startswith("call_")
+            if "thoughtSignature" not in original and part.get("thoughtSignature") == UNSIGNED:
+                del part["thoughtSignature"]
+        assert written == expected, exchange["id"]
+        assert losses == []
+        count += 1
+    assert count > 300
