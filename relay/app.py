@@ -38,6 +38,8 @@ RETRY_SECONDS = 30.0
 """Wait before an upstream that could not list its models is asked again."""
 PRICE_SECONDS = 60.0
 """How long a look-up of a price is believed; catalogues may be loaded or replaced behind it."""
+UNPRICED_SECONDS = 1.0
+"""A price may be missing only because the catalogue is still being read."""
 PRICES_KEPT = 4096
 
 log = logging.getLogger("relay")
@@ -147,7 +149,7 @@ class Relay:
         return call.model.price or self.target_price(call.target)
 
     def target_price(self, target: Target) -> Price | None:
-        """What plugins say a target costs, remembered for a minute."""
+        """What plugins say a target costs, remembered for a minute; that there is no price, only for a second."""
         name = (target.upstream.name, target.model)
         now = self.clock()
         known = self._prices.get(name)
@@ -156,10 +158,19 @@ class Relay:
                 price = self.plugins.price(target, int(self.wall()))
             except RelayError:
                 price = None
-            known = self._prices[name] = (now + PRICE_SECONDS, price)
+            known = self._prices[name] = (now + (UNPRICED_SECONDS if price is None else PRICE_SECONDS), price)
+            self._prices.move_to_end(name)
             if len(self._prices) > PRICES_KEPT:
                 self._prices.popitem(last=False)
         return known[1]
+
+    def context_length(self, target: Target) -> int | None:
+        """The context of a target's model as plugins know it, where its upstream does not say."""
+        try:
+            model = self.plugins.describe(target)
+        except RelayError:
+            return None
+        return None if model is None else model.context_length
 
     def bill(self, call: Call) -> None:
         """Count and price the call, once."""

@@ -303,6 +303,11 @@ class Plugins:
         answer = guarded("price", "price", lambda: self.manager.hook.price(target=target, at=at))
         return answer if isinstance(answer, Price) else None
 
+    def describe(self, target: Target) -> Model | None:
+        """What a plugin knows of the target's model that its upstream does not tell."""
+        answer = guarded("describe", "describe", lambda: self.manager.hook.describe(target=target))
+        return answer if isinstance(answer, Model) else None
+
 
 def _entry_points() -> Iterator[tuple[str, str, Callable[[], object]]]:
     for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):

@@ -38,13 +38,13 @@ def relay_lifespan(options: Mapping[str, Any]) -> AbstractAsyncContextManager[No
     return _open().lifespan()
 
 
-@hookimpl
+@hookimpl(trylast=True)
 def price(target: Target, at: int) -> Price | None:
-    """From the price file; nothing for what runs on this machine."""
+    """From the price file, asked last: a family that sets its own prices knows better."""
     return _open().price(target, at)
 
 
-@hookimpl
+@hookimpl(trylast=True)
 def describe(target: Target) -> Model | None:
     """The context length."""
     return _open().describe(target)

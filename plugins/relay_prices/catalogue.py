@@ -202,11 +202,8 @@ class Catalogue:
 
 
 def local(base_url: str) -> bool:
-    """Whether an address is this machine. One without a machine's name, as in `demo:`, is this very process."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if parts.scheme and parts.scheme not in ("http", "https") and not host:
-        return True
+    """Whether an address is this machine."""
+    host = urlsplit(base_url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -29,7 +29,7 @@ def describe(relay: Relay, model: PublicModel) -> dict[str, Any]:
         "created": model.created or 0,
         "owned_by": model.owned_by or target.upstream.name,
         "capabilities": {name: bool(model.capabilities.get(name, False)) for name in CAPABILITIES},
-        "context_length": model.context_length,
+        "context_length": model.context_length or relay.context_length(target),
         "pricing": None if price is None else pricing(price),
     }
 
