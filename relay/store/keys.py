@@ -321,10 +321,7 @@ class Keys:
             raise StoreError(f"the key {key.name!r} (id {key.id}) is revoked already")
 
         async def change(connection: aiosqlite.Connection) -> int:
-            sql = (
-                "UPDATE keys SET revoked_at = ?, old_digest = NULL, old_until = NULL"
-                " WHERE id = ? AND revoked_at IS NULL"
-            )
+            sql = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL"
             async with connection.execute(sql, (now_ms(), key.id)) as cursor:
                 return cursor.rowcount
 

@@ -48,6 +48,19 @@ async def test_a_new_database_and_its_folder_are_for_the_owner_alone(path: Path)
     assert [file.name for file in path.parent.iterdir()] == ["relay.db"], "a clean close leaves one file"
 
 
+def test_the_file_is_never_open_to_others_not_even_for_a_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = os.open
+
+    def opened(name: Path, flags: int, permissions: int = 0o777, **rest: int) -> int:
+        seen.append(permissions)
+        return real(name, flags, permissions, **rest)
+
+    monkeypatch.setattr(os, "open", opened)
+    prepare(path)
+    assert seen == [0o600]
+
+
 def test_a_file_that_others_could_read_is_tightened(path: Path) -> None:
     path.parent.mkdir()
     path.touch(0o644)
@@ -250,6 +263,25 @@ async def test_a_cancelled_write_leaves_no_open_transaction(store: Store) -> Non
         assert not store.database.connection.in_transaction
         rows = await store.database.reader.fetch("SELECT count(*) FROM names WHERE name LIKE ?", (f"step {steps} %",))
         assert rows[0][0] in (0, 3), "all of it or nothing"
+
+
+async def test_cancelling_the_caller_does_not_cancel_the_work(store: Store) -> None:
+    begun = asyncio.Event()
+
+    async def work(connection: aiosqlite.Connection) -> None:
+        begun.set()
+        for name in ("a", "b", "c"):
+            await asyncio.sleep(0.01)
+            await connection.execute_fetchall("INSERT INTO names (name) VALUES (?)", (name,))
+
+    task = asyncio.create_task(store.database.write(work))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await store.database.close()
+    async with await Store.open(store.database.path) as again:
+        assert await again.database.reader.fetch("SELECT count(*) FROM names") == [(3,)]
 
 
 async def test_a_failed_write_is_rolled_back_whole(store: Store) -> None:

@@ -77,6 +77,15 @@ async def test_words_and_prices_are_stored_once(store: Store, make: Make, sql: S
     assert sql("SELECT count(DISTINCT price_id), count(DISTINCT model) FROM usage") == [(2, 1)]
 
 
+async def test_known_words_and_prices_are_not_asked_for_again(store: Store, make: Make) -> None:
+    await put(store, make(1))
+    traced: list[str] = []
+    await store.database.connection.set_trace_callback(traced.append)
+    await put(store, make(2))
+    assert any("INSERT INTO usage" in sql for sql in traced)
+    assert not [sql for sql in traced if "names" in sql or "prices" in sql]
+
+
 async def test_words_of_a_failed_transaction_are_not_believed(
     store: Store, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
