@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.cli.database import database_file, database_option
 from relay.cli.options import fail
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ BORROWED_MINUTES = 60
 @click.option("-s", "--system", help="System prompt")
 @click.option("--url", envvar="I8RELAY_URL", default=DEFAULT_URL, show_default=True, help="The relay [$I8RELAY_URL]")
 @click.option("--key", envvar="I8RELAY_KEY", help="API key [$I8RELAY_KEY; default: one made for this chat only]")
-@click.option("--db", type=click.Path(dir_okay=False, path_type=Path), help="The relay's SQLite file, to make that key")
+@database_option
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens")
 @click.option("--temperature", type=click.FloatRange(0, 2))
 @click.option("--usage", "show_usage", is_flag=True, help="Show the tokens of each answer on stderr.")
@@ -142,11 +143,10 @@ async def _converse(talk: _Talk, client: Client) -> None:
 @contextlib.asynccontextmanager
 async def _borrowed_key(db: Path | None) -> AsyncIterator[str]:
     """A key for this chat only: whoever can write the relay's file may use the relay."""
-    from relay.paths import database_path
     from relay.store import Store, StoreError
     from relay.store.keys import now_ms
 
-    path = db or database_path()
+    path = database_file(db)
     if not path.exists():
         fail(f"there is no relay database at {path}; give --key, --db, or start the relay first (relay serve)")
     try:

@@ -15,7 +15,7 @@ from relay.paths import database_path
 if TYPE_CHECKING:
     from relay.store import Store
 
-__all__ = ["database_option", "json_option", "with_store"]
+__all__ = ["database_file", "database_option", "json_option", "with_store"]
 
 T = TypeVar("T")
 
@@ -27,8 +27,8 @@ database_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _file(given: Path | None) -> Path:
-    """The same file that `relay serve` uses."""
+def database_file(given: Path | None) -> Path:
+    """The same file that `relay serve` uses: as given, as configured, or the usual one."""
     if given is not None:
         return given
     # Reading a configuration costs more than everything else here, so only if there is one.
@@ -40,7 +40,7 @@ def with_store(given: Path | None, work: Callable[[Store], Awaitable[T]], *, cre
     """Run `work` on the open store, or leave with an error in words. Without `create` the file must exist."""
     from relay.store import Store, StoreError
 
-    path = _file(given)
+    path = database_file(given)
     if not create and not path.exists():
         fail(f"there is no database at {path}: `relay keys create NAME` or `relay serve` makes it")
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from relay.cli.options import config_option, fail, load_config, table
+from relay.cli.options import config_option, fail, load_config
+from relay.table import table
 
 __all__ = ["models"]
 
@@ -27,7 +28,7 @@ def models(config_file: Path | None, as_json: bool, search: str) -> None:
         click.echo(orjson.dumps({"object": "list", "data": rows}, option=orjson.OPT_INDENT_2))
     elif rows:
         head = ["MODEL", "OWNER", "CONTEXT", "INPUT $/M", "OUTPUT $/M", "CAN"]
-        click.echo(table(head, [_row(row) for row in rows], right=(2, 3, 4)))
+        click.echo(table(head, [_row(row) for row in rows]))
     else:
         click.echo("no models")
     for name, reason in problems.items():
@@ -53,7 +54,7 @@ async def _models(config_file: Path | None) -> tuple[list[dict[str, Any]], dict[
         await relay.close()
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: dict[str, Any]) -> list[str | int | None]:
     prices = model["pricing"]
     can = [
         name for name, yes in model["capabilities"].items() if yes and name not in ("chat", "completion", "streaming")
@@ -61,7 +62,7 @@ def _row(model: dict[str, Any]) -> list[str]:
     return [
         model["id"],
         model["owned_by"],
-        str(model["context_length"] or "-"),
-        *(f"{prices[side] * 1000:g}" if prices else "-" for side in ("input", "output")),
+        model["context_length"],
+        *(f"{prices[side] * 1000:g}" if prices else None for side in ("input", "output")),
         " ".join(can),
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,7 +14,7 @@ from relay.paths import config_dir
 if TYPE_CHECKING:
     from relay.config import Config
 
-__all__ = ["config_option", "config_path", "fail", "load_config", "table"]
+__all__ = ["config_option", "config_path", "fail", "load_config"]
 
 config_option = click.option(
     "--config",
@@ -54,17 +53,3 @@ def fail(message: str) -> NoReturn:
     """Print a message to stderr and leave with status 1."""
     click.echo(message, err=True)
     sys.exit(1)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Rows as aligned text. `right` numbers the columns that stand flush right."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(head), line(["-" * width for width in widths]), *(line(row) for row in rows)])

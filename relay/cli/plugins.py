@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from relay.cli.options import config_option, fail, load_config, table
+from relay.cli.options import config_option, fail, load_config
+from relay.table import table
 
 __all__ = ["plugins"]
 
