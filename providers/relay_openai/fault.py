@@ -29,6 +29,9 @@ _STATUS: Mapping[str, int] = {
 }
 """Codes that say more than the HTTP status beside them: a quota that is spent comes as 429, a wrong key as 400."""
 
+_HOLLOW = frozenset((b"{}", b"[]", b"null", b'""'))
+"""JSON that says nothing."""
+
 _GENERIC = "Provider returned error"
 """A gateway's own words when the real reason stands in `metadata.raw`."""
 
@@ -151,11 +154,11 @@ def upstream_error(
     """
     fault = read_fault(body)
     judged = _STATUS.get(fault.code or "", status if status is not None else fault.status)
-    if fault.message.lstrip().startswith("<"):
-        fault.message = ""
     message = fault.message.strip()
-    if not message:
-        message = "the upstream reported an error without a reason" if judged is None else plain_message(raw, judged)
+    if not message or message.startswith("<"):
+        # A web page, as HTML itself or as the text of a JSON error, helps nobody.
+        shown = b"" if message or raw.strip() in _HOLLOW else raw
+        message = "the upstream reported an error without a reason" if judged is None else plain_message(shown, judged)
     if secret is not None:
         message = secret.mask(message)
     message = message[:MAX_MESSAGE]

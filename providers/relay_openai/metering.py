@@ -105,7 +105,7 @@ class UsageFilter:
     def close(self) -> bytes:
         """What was still held back, unless it is the whole chunk without its blank line."""
         rest, self._held = self._held, b""
-        return rest if self._open or not _is_count(rest) else b""
+        return rest if self._open or not _is_count(rest) else _lead(rest)
 
     @staticmethod
     def _last_end(buffer: bytes) -> int:
@@ -128,10 +128,15 @@ class UsageFilter:
         for match in _BLANK.finditer(complete):
             event = complete[start : match.end()]
             start = match.end()
-            if not _is_count(event):
-                kept.append(event)
+            # Empty lines before the dropped event are not part of it.
+            kept.append(_lead(event) if _is_count(event) else event)
         kept.append(complete[start:])
         return b"".join(kept)
+
+
+def _lead(event: bytes) -> bytes:
+    """The empty lines that an event begins with."""
+    return event[: len(event) - len(event.lstrip(b"\r\n"))]
 
 
 def _is_count(event: bytes) -> bool:

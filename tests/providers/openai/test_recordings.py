@@ -12,7 +12,7 @@ from relay import Target, Upstream
 from relay.errors import BadParameter, UpstreamError
 from relay.events import ChoiceStop, Event, Failure, MessageStart, UsageSeen
 from relay.fold import Fold
-from relay.ir import Choice, Refusal, Response, Text, Thinking, ToolCall
+from relay.ir import Choice, Refusal, Response, Thinking, ToolCall
 from relay_openai.compose import compose
 from relay_openai.dialect import OpenAIChat
 from relay_openai.encoder import ChatEncoder
@@ -86,7 +86,7 @@ def naive_message(choice: dict[str, Any], message: dict[str, Any], *, whole: boo
     choice["refusal"] += message.get("refusal") or ""
     for call in message.get("tool_calls") or ():
         body = call["function"]
-        if whole or body.get("name") and (call.get("id") or "index" not in call):
+        if whole or (body.get("name") and (call.get("id") or "index" not in call)):
             choice["calls"].append([body.get("name"), body.get("arguments") or "", call.get("index")])
         else:
             # A continuation: of the call with its number.
