@@ -116,7 +116,9 @@ class Reader:
                 if type(choice) is dict:
                     self._choice(choice, position, out)
         usage = chunk.get("usage")
-        if not usage and "x_groq" in chunk:
+        if not usage:
+            if "x_groq" not in chunk:
+                return
             vendor = chunk["x_groq"]
             usage = vendor.get("usage") if isinstance(vendor, dict) else None
         if usage and (seen := decode_usage(usage)) is not None:
@@ -185,11 +187,15 @@ class Reader:
             state = self._choices[number] = _Choice(number)
         delta = choice.get("message" if self._whole else "delta")
         if delta and type(delta) is dict:
-            found = [key for key in delta if delta[key] and key in _READ]
-            if len(found) > 1:
-                found.sort(key=_RANK.__getitem__)
-            for key in found:
-                _READ[key](self, state, delta[key], delta, out)
+            content = delta.get("content")
+            if content and len(delta) == 1 and type(content) is str:
+                # Nearly all deltas of all hosts.
+                index = state.text
+                if index is None:
+                    index = self._open_text(state, out)
+                out.append(TextDelta(index, content))
+            else:
+                self._delta(state, delta, out)
         logprobs = choice.get("logprobs")
         if logprobs and type(logprobs) is dict:
             self._logprobs(state, logprobs, out)
@@ -198,6 +204,13 @@ class Reader:
             self._finish_reason(state, reason, choice)
         if self._whole:
             self._keep(state, choice, delta)
+
+    def _delta(self, state: _Choice, delta: dict[str, Any], out: list[Event]) -> None:
+        found = [key for key in delta if delta[key] and key in _READ]
+        if len(found) > 1:
+            found.sort(key=_RANK.__getitem__)
+        for key in found:
+            _READ[key](self, state, delta[key], delta, out)
 
     def _finish_reason(self, state: _Choice, reason: Any, choice: Mapping[str, Any]) -> None:
         state.finish = reason if isinstance(reason, str) else str(reason)

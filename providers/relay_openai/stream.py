@@ -70,8 +70,8 @@ class ChatDecoder:
         except ValueError:
             return self._odd(payload, out, last=last)
         if type(chunk) is dict:
-            telling = name == "error" or "error" in chunk or "choices" not in chunk or "base_resp" in chunk
-            if not telling or not (name == "error" or is_fault(chunk)):
+            usual = "choices" in chunk and "error" not in chunk and "base_resp" not in chunk and not name
+            if usual or not (name == "error" or is_fault(chunk)):
                 self._reader.read(chunk, out)
                 return True
         elif name != "error" and not (isinstance(chunk, list) and chunk and isinstance(chunk[0], dict)):
