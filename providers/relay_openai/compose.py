@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from relay.family import Target
+from relay import Target
 from relay.ir import Loss, Output, Reasoning, Request, Sampling, Tool, ToolChoice
 from relay.kit import dumps, foreign_fields
 from relay_openai.history import NO_CACHE, History, cache_control

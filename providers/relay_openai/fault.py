@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relay import Secret
 from relay.errors import UpstreamError
 from relay.kit import MAX_MESSAGE, error_for_status, loads, plain_message
-from relay.secret import Secret
 
 __all__ = ["Fault", "is_fault", "read_fault", "upstream_error"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay import Secret
 from relay.errors import UpstreamProtocol
 from relay.events import Event
 from relay.fold import Fold
 from relay.ir import Choice, Media, Opaque, Refusal, Response, Text, Thinking, ToolCall
 from relay.kit import dumps
-from relay.secret import Secret
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.reader import Reader
 from relay_openai.shapes import audio_object, call_object, citations_shown, image_object, thinking_details

@@ -9,11 +9,11 @@ option `finish_reason = false`.
 
 from __future__ import annotations
 
+from relay import Secret
 from relay.errors import UpstreamError, UpstreamProtocol
 from relay.events import Event, Failure, MessageStop
 from relay.fold import unfold
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
-from relay.secret import Secret
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response

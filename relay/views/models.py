@@ -76,7 +76,7 @@ class ModelList(ModelView):
     """All models that the caller's key may use."""
 
     def answer(self, request: web.Request, allows: Any) -> dict[str, Any]:
-        """An OpenAI list of i8Relay models."""
+        """The list object that clients expect, with i8Relay models in it."""
         models = [describe(self.relay, model) for model in self.relay.router.models() if allows(model.id)]
         return {"object": "list", "data": models}
 
