@@ -99,9 +99,10 @@ def read_response(target: Target, body: bytes) -> Response:
 def stream_decoder(target: Target, headers: Mapping[str, str]) -> ChatDecoder | WholeDecoder:
     """A decoder for the form in which the host really answers, which is not always the one it was asked for."""
     upstream = target.upstream
+    decoder = ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
     if headers.get("content-type", "").lower().startswith("application/json"):
-        return WholeDecoder(upstream.api_key)
-    return ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
+        return WholeDecoder(upstream.api_key, decoder)
+    return decoder
 
 
 def read_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -105,19 +105,29 @@ class ChatDecoder:
 
 
 class WholeDecoder:
-    """A `StreamDecoder` for a host that was asked for a stream and answered with one complete object."""
+    """A `StreamDecoder` for a host that was asked for a stream and says that it answers with one complete object.
 
-    __slots__ = ("_body", "_secret")
+    Some say so and stream all the same: what begins with anything but a brace is handed to `stream`.
+    """
 
-    def __init__(self, secret: Secret | None = None) -> None:
+    __slots__ = ("_body", "_secret", "_stream", "_streaming")
+
+    def __init__(self, secret: Secret | None = None, stream: ChatDecoder | None = None) -> None:
         self._body: bytearray | None = bytearray()
         self._secret = secret
+        self._stream = stream or ChatDecoder(secret=secret)
+        self._streaming = False
 
     def feed(self, data: bytes, /) -> list[Event]:
-        """Nothing yet: the answer is read when it is complete."""
+        """Nothing yet, if the answer is an object: it is read when it is complete."""
+        if self._streaming:
+            return self._stream.feed(data)
         if self._body is None:
             return []
         self._body += data
+        if self._body.lstrip()[:1] not in (b"{", b""):
+            self._streaming = True
+            return self._stream.feed(bytes(self._body))
         if len(self._body) > MAX_EVENT:
             self._body = None
             return [Failure(UpstreamProtocol(f"the upstream's answer is longer than {MAX_EVENT} bytes"))]
@@ -125,6 +135,8 @@ class WholeDecoder:
 
     def close(self) -> list[Event]:
         """The whole answer as events."""
+        if self._streaming:
+            return self._stream.close()
         if self._body is None:
             return []
         body, self._body = bytes(self._body), None

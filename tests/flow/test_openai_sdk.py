@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import DONE, FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
-from tests.flow.test_chat import TOOL, tool_answer, tool_stream
+from tests.flow.test_chat import TOOL, body_of, tool_answer, tool_stream
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 
@@ -87,6 +87,28 @@ async def test_structured_output_is_parsed(start: Start, upstream: FakeUpstream,
     answer = await sdk.chat.completions.parse(model="m", messages=HI, response_format=City)
     assert answer.choices[0].message.parsed == City(name="Oslo", people=700000)
     assert upstream.seen[0].json["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+async def test_an_upstream_that_does_not_stream_is_made_to(
+    start: Start, upstream: FakeUpstream, connect: Any, content_type: str
+) -> None:
+    """Event streams skip what they do not know: passed through, the answer would be empty without a word."""
+    whole = body_of(chat_answer("Good day"))
+    upstream.scripts = [http(whole, content_type=content_type)]
+    relay = await start(openai_config(upstream))
+    sdk = connect(relay)
+
+    async def read() -> str:
+        stream = await sdk.chat.completions.create(model="m", messages=HI, stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    if content_type == "application/json":
+        assert await read() == "Good day"
+        assert ((await relay.row()).outcome, (await relay.row()).usage_source) == ("ok", "provider")
+    else:
+        with pytest.raises(openai.InternalServerError):
+            await read()
 
 
 async def test_a_refusal_is_a_refusal(start: Start, upstream: FakeUpstream, connect: Any) -> None:

@@ -540,6 +540,18 @@ def test_a_host_that_answers_whole_instead_of_streaming_is_understood() -> None:
     assert isinstance(failure(broken.close()), UpstreamProtocol)
 
 
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_stream_that_is_announced_as_one_object_is_read_as_a_stream(size: int) -> None:
+    frames = b"\n" + delta(content="Hello") + delta(finish="stop") + DONE
+    decoder = WholeDecoder()
+    events = [event for at in range(0, len(frames), size) for event in decoder.feed(frames[at : at + size])]
+    assert events + decoder.close() == decode(frames)
+    assert isinstance(events[-1], MessageStop)
+    cut = WholeDecoder()
+    cut.feed(frames[:40])
+    assert isinstance(failure(cut.close()), UpstreamProtocol)
+
+
 def test_deltas_reach_their_parts_by_index() -> None:
     """Parts may be open side by side: two choices, two calls."""
     events = decode(
