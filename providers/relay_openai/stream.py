@@ -125,7 +125,7 @@ class WholeDecoder:
         if self._body is None:
             return []
         self._body += data
-        if self._body.lstrip()[:1] not in (b"{", b""):
+        if bytes(self._body.lstrip()[:1]) not in (b"{", b""):
             self._streaming = True
             return self._stream.feed(bytes(self._body))
         if len(self._body) > MAX_EVENT:
