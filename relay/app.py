@@ -17,15 +17,17 @@ from relay.catalog import Catalog, load_plugins, read_catalog
 from relay.config import Config
 from relay.errors import RelayError, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
+from relay.http1 import Http1Transport
 from relay.limits import Limiter
 from relay.manager import Plugins, guarded
+from relay.meter import settled
 from relay.middleware import errors, finish_headers
 from relay.paths import database_path
 from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.routing import Router
 from relay.store import Store, UsageRow
-from relay.upstream import HttpTransport
+from relay.upstream import AiohttpTransport
 from relay.views import add_routes
 
 __all__ = ["RELAY", "Relay", "configured_database", "create_app"]
@@ -94,7 +96,7 @@ class Relay:
 
     async def close(self) -> None:
         """Store the usage rows that wait, and close files and connections."""
-        if isinstance(self.transport, HttpTransport):
+        if isinstance(self.transport, Http1Transport | AiohttpTransport):
             await self.transport.close()
         await self.store.close()
 
@@ -178,7 +180,7 @@ class Relay:
             return
         call.billed = True
         estimate = call.head.input_estimate if call.head is not None else 0
-        call.usage, call.usage_source = call.meter.final(estimate)
+        call.usage, call.usage_source = settled(call.count, estimate)
         if call.usage is None:
             call.cost = 0
             return
@@ -247,7 +249,9 @@ async def create_app(
     plugins = plugins or load_plugins(config.settings)
     catalog = await read_catalog(config, plugins)
     store = await Store.open(database or configured_database(config), watch=True)
-    relay = Relay(config, plugins, catalog, store, transport=transport or HttpTransport(), clock=clock)
+    if transport is None:
+        transport = Http1Transport() if config.settings.server.transport == "relay" else AiohttpTransport()
+    relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)
     app = web.Application(
         middlewares=[errors],
         client_max_size=config.settings.server.max_body_mb * 1024 * 1024,

@@ -19,7 +19,7 @@ from relay.errors import (
     UpstreamProtocol,
     UpstreamTimeout,
 )
-from relay.events import StreamDecoder
+from relay.events import StreamDecoder, StreamMeter
 from relay.family import Answer, Target, UpstreamRequest
 from relay.ir import Response
 from relay.kit import error_for_status
@@ -55,7 +55,7 @@ class Attempt:
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
         self.native = self.dialect.name in target.upstream.dialects
         # What an earlier attempt saw was never shown to the client and is not billed.
-        call.meter = Meter()
+        call.count = None
 
     async def run(self) -> web.StreamResponse:
         """The client's answer, sent already if it is a stream."""
@@ -67,8 +67,7 @@ class Attempt:
                 raise await self._refusal(answer)
             if not self.head.stream:
                 return await self._whole(answer)
-            decoder = self.family.translate_stream(self.target, answer.headers)
-            return await self._delivery(forward, decoder).run(answer)
+            return await self._delivery(forward, answer.headers).run(answer)
 
     def _forward(self) -> Forward:
         """The body to send: the caller's own bytes if the upstream speaks its dialect, else a translation."""
@@ -118,13 +117,20 @@ class Attempt:
 
     async def _whole(self, answer: Answer) -> web.StreamResponse:
         body = await answer.read(MAX_ANSWER)
-        response = self._read(answer.status, answer.headers, body)
         call = self.call
-        if response is not None:
-            call.meter.whole(response)
-            self._check(response)
-        else:
-            call.meter.complete = True
+        meter = call.count = Meter()
+        response = None
+        if self.native and call.check is None:
+            usage = self.family.meter_response(self.target, answer.headers, body)
+            if usage is not None and usage.input is not None and usage.output is not None:
+                meter.usage = usage
+                meter.complete = True
+        if not meter.complete:
+            response = self._read(answer.status, answer.headers, body)
+            meter.complete = True
+            if response is not None:
+                meter.whole(response)
+                self._check(meter)
         call.first_byte = self.relay.clock()
         self.relay.bill(call)
         self._describe()
@@ -149,20 +155,34 @@ class Attempt:
                 raise
             return None
 
-    def _check(self, response: Response) -> None:
+    def _check(self, meter: Meter) -> None:
         check = self.call.check
         if check is None:
             return
-        fault = check.first_fault(self.call.meter.calls())
+        fault = check.first_fault(meter.calls())
         self.call.tools = "valid" if fault is None else "invalid"
         self.call.headers["x-relay-tool-arguments"] = self.call.tools
         if fault is not None and self.relay.strict_tools(self.call):
             raise bad_arguments(fault)
 
-    def _delivery(self, forward: Forward, decoder: StreamDecoder) -> Delivery:
+    def _delivery(self, forward: Forward, headers: Mapping[str, str]) -> Delivery:
+        # An event stream was asked for. Some answer whole all the same: that is read and written as events.
+        native = self.native and not headers.get("content-type", "").startswith("application/json")
+        decoder: StreamDecoder | StreamMeter | None = None
+        if native and self.call.check is None:
+            decoder = self.family.meter_stream(self.target, headers)
+        if decoder is None:
+            decoder = self.family.translate_stream(self.target, headers)
         self._describe()
         return Delivery(
-            self.relay, self.call, self.request, forward, decoder, native=self.native, plugin=self.family.plugin
+            self.relay,
+            self.call,
+            self.request,
+            forward if native else Forward(b""),
+            decoder,
+            native=native,
+            plugin=self.family.plugin,
+            secret=self.target.upstream.api_key,
         )
 
     def _describe(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 from relay.dialect import Dialect, Head
@@ -11,7 +10,7 @@ from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
 from relay.ir import Loss, Request, Usage
 from relay.limits import Reservation
-from relay.meter import Meter
+from relay.meter import Count
 from relay.pricing import Price
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck
@@ -21,7 +20,7 @@ from relay.store.usage import Outcome, UsageSource
 __all__ = ["Call"]
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Call:
     """A request that passed authentication. It leaves exactly one usage row, however it ends."""
 
@@ -38,7 +37,8 @@ class Call:
     target: Target | None = None
     reservation: Reservation | None = None
     check: ArgumentCheck | None = None
-    meter: Meter = field(default_factory=Meter)
+    count: Count | None = None
+    """What was seen of the answer; None before there is one."""
     headers: dict[str, str] = field(default_factory=dict)
     """Headers of ours for the answer, whatever becomes of it."""
     losses: list[Loss] = field(default_factory=list)
@@ -56,12 +56,16 @@ class Call:
     cost: int | None = None
     billed: bool = False
 
-    @cached_property
+    _request: Request | None = None
+
+    @property
     def request(self) -> Request:
         """The whole request as a hub value, parsed when first asked for: calls that pass through never are."""
-        if self.dialect is None or self.head is None:
-            raise AssertionError("a call is parsed only after its head was read")
-        return self.dialect.parse(self.head)
+        if self._request is None:
+            if self.dialect is None or self.head is None:
+                raise AssertionError("a call is parsed only after its head was read")
+            self._request = self.dialect.parse(self.head)
+        return self._request
 
     def failed(self, error: RelayError) -> None:
         """The call ends with an error answer, or with an error inside a stream that had begun."""

@@ -14,7 +14,7 @@ Events are mutable slotted dataclasses because they are built once per token: fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from relay.errors import RelayError
 from relay.ir import Extra, Part, StopReason, Usage
@@ -34,6 +34,7 @@ __all__ = [
     "SignatureDelta",
     "StreamDecoder",
     "StreamEncoder",
+    "StreamMeter",
     "TextDelta",
     "ThinkingDelta",
     "UsageSeen",
@@ -182,6 +183,33 @@ class StreamDecoder(Protocol):
 
     def close(self) -> list[Event]:
         """Called once after the last byte: what is still open, or a `Failure` if the stream was cut short."""
+        ...
+
+
+@runtime_checkable
+class StreamMeter(Protocol):
+    """Counts a stream that passes through, cheaper than decoding it would be. One object per stream.
+
+    Any cut of the same bytes gives the same end. `complete` and `error` must be exact; `seen` may be an estimate.
+    """
+
+    usage: Usage | None
+    """The upstream's last count."""
+    seen: float
+    """Output tokens seen so far, estimated."""
+    complete: bool
+    """Whether the protocol's own end was seen."""
+    begun: bool
+    """Whether there was any real output, or the end."""
+    error: RelayError | None
+    """What the stream says went wrong."""
+
+    def feed(self, data: bytes, /) -> None:
+        """The next bytes."""
+        ...
+
+    def close(self) -> None:
+        """Called once after the last byte, if `complete` was not seen: sets `complete` or `error`."""
         ...
 
 

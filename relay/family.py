@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from relay.secret import Secret
 
@@ -16,10 +17,13 @@ __all__ = [
     "Host",
     "Model",
     "ModelListing",
+    "PushingAnswer",
+    "Sink",
     "Target",
     "Transport",
     "Upstream",
     "UpstreamRequest",
+    "is_loopback",
 ]
 
 CAPABILITIES: tuple[str, ...] = (
@@ -127,6 +131,22 @@ class UpstreamRequest:
     method: str = "POST"
 
 
+class Sink(Protocol):
+    """Where an answer's body can be pushed to."""
+
+    def take(self, piece: bytes, /) -> bool:
+        """The next piece. False: enough, the rest is not wanted."""
+        ...
+
+    def full(self) -> bool:
+        """Whether more should wait until `drain` returns."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until more can be taken. Raises ConnectionError if nothing can be any more."""
+        ...
+
+
 class Answer(Protocol):
     """An upstream's answer: status and headers are there, the body is still to come."""
 
@@ -139,7 +159,19 @@ class Answer(Protocol):
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces as they arrive. Raises UpstreamProtocol or UpstreamTimeout if it breaks off or stalls."""
+        """The body in pieces as they arrive. Asked for once.
+
+        Raises UpstreamProtocol or UpstreamTimeout if it breaks off or stalls.
+        """
+        ...
+
+
+@runtime_checkable
+class PushingAnswer(Answer, Protocol):
+    """An answer that can push its pieces, which is cheaper than having each one waited for."""
+
+    async def pump(self, sink: Sink) -> None:
+        """Give every piece to `sink` as it arrives, until the body ends or the sink has enough."""
         ...
 
 
@@ -171,3 +203,13 @@ class ModelListing:
 
     request: UpstreamRequest
     parse: Callable[[bytes], Sequence[Model]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

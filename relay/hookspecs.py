@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from relay.app import Relay
     from relay.dialect import Dialect
     from relay.errors import UpstreamError
-    from relay.events import StreamDecoder
+    from relay.events import StreamDecoder, StreamMeter
     from relay.family import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
-    from relay.ir import Loss, Request, Response
+    from relay.ir import Loss, Request, Response, Usage
     from relay.pricing import Price
 
 PROJECT = "i8relay"
@@ -95,7 +95,22 @@ def translate_response(target: Target, status: int, headers: Mapping[str, str], 
 
 @hookspec(firstresult=True)
 def translate_stream(target: Target, headers: Mapping[str, str]) -> StreamDecoder | None:
-    """A new decoder for one streamed answer. Called once per stream, also to meter streams that pass through."""
+    """A new decoder for one streamed answer. Called once per stream."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def meter_response(target: Target, headers: Mapping[str, str], body: bytes) -> Usage | None:
+    """What a complete answer that passes through used, read with less work than `translate_response`.
+
+    Optional. Raises UpstreamError as that does. None, or a count without both totals: `translate_response` is asked.
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def meter_stream(target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+    """A new meter for one stream that passes through. Optional; None: the stream's decoder counts."""
     raise AssertionError("a specification, not an implementation")
 
 

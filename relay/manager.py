@@ -26,9 +26,9 @@ import pluggy
 from relay import hookspecs
 from relay.dialect import Dialect
 from relay.errors import PluginError, RelayError, UpstreamError
-from relay.events import StreamDecoder
+from relay.events import StreamDecoder, StreamMeter
 from relay.family import Family, Host, Model, ModelListing, Target, Upstream, UpstreamRequest
-from relay.ir import Loss, Request, Response
+from relay.ir import Loss, Request, Response, Usage
 from relay.pricing import Price
 
 if TYPE_CHECKING:
@@ -66,13 +66,14 @@ class PluginRecord:
 class BoundFamily:
     """A family together with its plugin's translation hooks. Wrappers of other plugins still see every call."""
 
-    __slots__ = ("_hooks", "family", "name", "plugin")
+    __slots__ = ("_direct", "_hooks", "family", "name", "plugin")
 
     def __init__(self, family: Family, plugin: str, hooks: Mapping[str, pluggy.HookCaller]) -> None:
         self.family = family
         self.name = family.name
         self.plugin = plugin
         self._hooks = hooks
+        self._direct = {name: direct for name, hook in hooks.items() if (direct := _only(hook)) is not None}
 
     def translate_request(self, request: Request, target: Target, losses: list[Loss]) -> bytes:
         """The request's body in the family's format."""
@@ -98,6 +99,17 @@ class BoundFamily:
             raise self._wrong("translate_stream", answer)
         return cast(StreamDecoder, answer)
 
+    def meter_response(self, target: Target, headers: Mapping[str, str], body: bytes) -> Usage | None:
+        """What a passed-through answer used, if the family can tell cheaply."""
+        answer = self._ask("meter_response", target=target, headers=headers, body=body)
+        if answer is None or isinstance(answer, Usage):
+            return answer
+        raise self._wrong("meter_response", answer)
+
+    def meter_stream(self, target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+        """A meter for one passed-through stream, if the family has one."""
+        return cast("StreamMeter | None", self._ask("meter_stream", target=target, headers=headers))
+
     def translate_error(
         self, target: Target, status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | None:
@@ -118,10 +130,33 @@ class BoundFamily:
         return answer
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
-        return guarded(self.plugin, hook, lambda: self._hooks[hook](**arguments))
+        try:
+            direct = self._direct.get(hook)
+            if direct is None:
+                return self._hooks[hook](**arguments)
+            function, names = direct
+            return function(*[arguments[name] for name in names])
+        except RelayError:
+            raise
+        except Exception as error:
+            raise failed(self.plugin, hook, error) from error
 
     def _wrong(self, hook: str, answer: object) -> PluginError:
         return PluginError(self.plugin, f"returned {type(answer).__name__} from {hook}")
+
+
+def _only(hook: pluggy.HookCaller) -> tuple[Callable[..., Any], tuple[str, ...]] | None:
+    """The function of a hook that nobody else implements or wraps: it is called directly, at a tenth of the cost."""
+    implementations = hook.get_hookimpls()
+    if len(implementations) != 1 or implementations[0].wrapper or implementations[0].hookwrapper:
+        return None
+    return implementations[0].function, tuple(implementations[0].argnames)
+
+
+def failed(plugin: str, what: str, error: Exception) -> PluginError:
+    """Log what plugin code raised, and the error that takes its place: it names the plugin and tells nothing else."""
+    log.error("plugin %s failed in %s", plugin, what, exc_info=error)
+    return PluginError(plugin, f"failed in {what} ({type(error).__name__})")
 
 
 def guarded(plugin: str, what: str, call: Callable[[], T]) -> T:
@@ -131,8 +166,7 @@ def guarded(plugin: str, what: str, call: Callable[[], T]) -> T:
     except RelayError:
         raise
     except Exception as error:
-        log.exception("plugin %s failed in %s", plugin, what)
-        raise PluginError(plugin, f"failed in {what} ({type(error).__name__})") from error
+        raise failed(plugin, what, error) from error
 
 
 TRANSLATION = (
@@ -141,6 +175,8 @@ TRANSLATION = (
     "translate_response",
     "translate_stream",
     "translate_error",
+    "meter_response",
+    "meter_stream",
     "list_models",
 )
 

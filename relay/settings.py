@@ -38,6 +38,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Seconds that open answers get to finish when the relay is told to stop."""
     keep_alive_seconds: Seconds = 15.0
     """Silence in a stream after which the dialect's keep-alive is sent."""
+    transport: Literal["relay", "aiohttp"] = "relay"
+    """The HTTP client towards upstreams: the relay's own, or aiohttp's, which costs more and is its reference."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

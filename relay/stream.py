@@ -1,9 +1,12 @@
-"""Delivering one streamed answer: preamble, pieces, keep-alives, and the three ways in which it can end.
+"""Delivering one streamed answer: preamble, pieces, keep-alives, and the ways in which it can end.
 
 Until the first real output the answer is held back, bounded in bytes and time: an upstream that opens its stream and
 then fails can still be answered with a true HTTP status, or be replaced by the next target. After that there is no way
 back: a failure becomes the dialect's own error event, and the body ends without its last chunk, so that no client can
 take what it got for complete.
+
+Once the stream is open, `take` runs for each piece in the very turn of the event loop in which it arrived, and writes
+to the client's transport: no task is woken, no future made, and one read of the upstream is one write to the client.
 """
 
 from __future__ import annotations
@@ -13,38 +16,27 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from relay.call import Call
 from relay.dialect import Forward
-from relay.errors import PluginError, RelayError, UpstreamProtocol
-from relay.events import (
-    Event,
-    MessageStart,
-    OpaqueEvent,
-    PartExtra,
-    PartStart,
-    PartStop,
-    StreamDecoder,
-    UsageSeen,
-)
-from relay.family import Answer
+from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol
+from relay.events import Event, StreamDecoder, StreamMeter
+from relay.family import Answer, PushingAnswer
+from relay.meter import Meter
+from relay.secret import Secret
 
 if TYPE_CHECKING:
     from relay.app import Relay
 
 __all__ = ["Delivery", "bad_arguments", "safe_header"]
 
-EVENTS = "text/event-stream"
 PREAMBLE_BYTES = 65_536
 PREAMBLE_SECONDS = 5.0
 DRAIN_SECONDS = 1.0
 """Time that an upstream gets to close its stream after the last event, so that the connection can be used again."""
-
-QUIET: frozenset[type[Any]] = frozenset({MessageStart, OpaqueEvent, PartExtra, PartStart, PartStop, UsageSeen})
-"""Events that promise an answer without giving any of it."""
 
 log = logging.getLogger("relay.stream")
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
@@ -52,7 +44,7 @@ _UNSAFE = re.compile(r"[^\x20-\x7e]")
 
 def safe_header(text: str) -> str:
     """`text` as a header value: what is not printable ASCII becomes `?`."""
-    return _UNSAFE.sub("?", text)
+    return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
 
 
 def bad_arguments(fault: str) -> RelayError:
@@ -61,7 +53,11 @@ def bad_arguments(fault: str) -> RelayError:
 
 
 class Delivery:
-    """One stream on its way from upstream to client."""
+    """One stream on its way from upstream to client; the sink of the upstream's answer.
+
+    `decoder` is either a decoder, whose events are counted and, unless `native`, encoded again; or a meter, which only
+    counts and is all that a native stream needs.
+    """
 
     def __init__(
         self,
@@ -69,115 +65,152 @@ class Delivery:
         call: Call,
         request: web.Request,
         forward: Forward,
-        decoder: StreamDecoder,
+        decoder: StreamDecoder | StreamMeter,
         *,
         native: bool,
         plugin: str,
+        secret: Secret | None = None,
     ) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("a delivery follows the reading of the head")
         self.relay = relay
         self.call = call
-        self.meter = call.meter
-        self.meter.keep_calls = call.check is not None
         self.dialect = call.dialect
         self.request = request
         self.filter = forward.filter
         self.native = native
         self.plugin = plugin
-        self.decoder: StreamDecoder | None = decoder
-        self.encoder = call.dialect.stream_encoder(call.head)
+        self.secret = secret
+        self.decoder: StreamDecoder | None = None
+        self.counter: StreamMeter | None = None
+        self.meter: Meter | StreamMeter
+        if isinstance(decoder, StreamMeter):
+            self.counter = self.meter = decoder
+        else:
+            self.decoder = decoder
+            self.meter = Meter(keep_calls=call.check is not None)
+        call.count = self.meter
+        self.encoder = None if native else call.dialect.stream_encoder(call.head)
         self.strict = call.check is not None and relay.strict_tools(call)
         self.out: web.StreamResponse | None = None
-        self.held = bytearray()
-        self.opened = relay.clock()
+        self.chunked = request.version >= HttpVersion11
+        self.held: list[bytes] = []
         self.last = b""
-        self.opening = native and call.dialect.stream_type == EVENTS
+        self.touched = relay.clock()
+        self.timer: asyncio.TimerHandle | None = None
 
     async def run(self, answer: Answer) -> web.StreamResponse:
         """Deliver everything. Raises RelayError if it failed before anything was sent; else returns what was sent."""
         pieces = answer.chunks()
         try:
-            async for piece in self._pieces(pieces):
-                await self._take(piece)
-                if self.meter.error is not None:
-                    return await self._fail(self.meter.error, said=True)
-                if self.meter.complete:
-                    break
+            if await self._open(pieces):
+                await self._push(answer, pieces)
+            if self.meter.error is not None:
+                # It has passed through to the client in its own bytes.
+                return await self._fail(self.meter.error, said=True)
             await self._end()
         except RelayError as error:
             if self.out is None:
                 raise
             return await self._fail(error)
+        finally:
+            if self.timer is not None:
+                self.timer.cancel()
         out = await self._commit()
         await out.write_eof()
         await self._drain(pieces)
         return out
 
-    async def _pieces(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The upstream's pieces; while there are none, the client is kept waiting in good form."""
+    async def _open(self, pieces: AsyncIterator[bytes]) -> bool:
+        """The preamble: take pieces until there is real output, too much of anything, or too long a wait.
+
+        False if that was already the whole answer.
+        """
+        deadline = self.relay.clock() + PREAMBLE_SECONDS
+        size = 0
         while True:
             try:
-                async with asyncio.timeout(self._patience()):
+                async with asyncio.timeout(max(0.0, deadline - self.relay.clock())):
                     piece = await anext(pieces, None)
             except TimeoutError:
-                if self.out is None:
-                    await self._commit()
-                elif self.dialect.keep_alive and self._between_frames():
-                    await self.out.write(self.dialect.keep_alive)
-                continue
+                await self._commit()
+                return True
             if piece is None:
+                return False
+            data, go_on = self._work(piece)
+            self.held.append(data)
+            size += len(data)
+            if self.meter.begun or self.meter.complete or size > PREAMBLE_BYTES:
+                await self._commit()
+                return go_on
+
+    async def _push(self, answer: Answer, pieces: AsyncIterator[bytes]) -> None:
+        if isinstance(answer, PushingAnswer):
+            await answer.pump(self)
+            return
+        async for piece in pieces:
+            go_on = self.take(piece)
+            if self.full():
+                await self.drain()
+            if not go_on:
                 return
-            yield piece
 
-    def _patience(self) -> float | None:
-        """Seconds until something must happen although the upstream is silent."""
-        if self.out is None:
-            return max(0.0, self.opened + PREAMBLE_SECONDS - self.relay.clock())
-        return self.relay.settings.server.keep_alive_seconds if self.dialect.keep_alive else None
+    # The sink
 
-    def _between_frames(self) -> bool:
-        return not self.native or self.last.endswith((b"\n\n", b"\r\n\r\n")) or not self.last
+    def take(self, piece: bytes) -> bool:
+        """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
+        data, go_on = self._work(piece)
+        if data:
+            self._send(data)
+        return go_on
 
-    async def _take(self, piece: bytes) -> None:
-        """Decode, judge, then send: what must not look finished is found out before its last bytes are gone."""
-        if self.opening:
-            self._recognise(piece)
-        events = self._look(piece)
-        if self.meter.error is not None and not self._told(self.meter.error):
-            raise self.meter.error
-        if self.strict and self.meter.complete:
-            self._check()
-        data = self._pass(piece) if self.native else self._encode(events)
-        if self.out is None and not self._begun(events):
-            self.held += data
-            if len(self.held) <= PREAMBLE_BYTES:
-                return
-            data = b""
-        await self._write(data)
+    def full(self) -> bool:
+        """Whether the client is slower than the upstream."""
+        protocol = self.request.protocol
+        return protocol is not None and protocol.writing_paused
 
-    def _recognise(self, piece: bytes) -> None:
-        """See whether this is a stream at all: some hosts answer with one object whatever they were asked for.
+    async def drain(self) -> None:
+        """Wait for the client."""
+        await self.request.writer.drain()
 
-        An event stream never begins with a brace, and clients that wait for events would pass over such a body without
-        a word. So it does not pass through but is written again, as the stream that was asked for.
+    def _work(self, piece: bytes) -> tuple[bytes, bool]:
+        """Count, judge, translate: what goes to the client, and whether more is expected.
+
+        What must not look finished is found out here, before its last bytes are gone.
         """
-        start = piece.lstrip()[:1]
-        self.opening = not start
-        if start == b"{":
-            self.native = False
-            self.filter = None
+        meter = self.meter
+        if self.counter is not None:
+            try:
+                self.counter.feed(piece)
+            except RelayError as error:
+                meter.error = error
+            except Exception:
+                self._broken()
+            events: list[Event] = []
+        else:
+            events = self._decode(piece)
+        if meter.error is not None and not self._told(meter.error):
+            raise self._masked(meter.error)
+        if self.strict and meter.complete:
+            self._check()
+        if self.encoder is not None:
+            data = self.encoder.encode(events) if events else b""
+        else:
+            data = self.filter.feed(piece) if self.filter is not None else piece
+        return data, not meter.complete and meter.error is None
 
     def _told(self, error: RelayError) -> bool:
         """Whether the bytes that are about to pass through tell of the error themselves, in the caller's dialect."""
         return self.native and self.out is not None and not isinstance(error, UpstreamProtocol)
 
-    def _begun(self, events: list[Event]) -> bool:
-        return self.decoder is None or any(type(event) not in QUIET for event in events)
+    def _masked(self, error: RelayError) -> RelayError:
+        if self.secret is not None and isinstance(error, UpstreamError):
+            error.message = self.secret.mask(error.message)
+        return error
 
-    def _look(self, piece: bytes | None) -> list[Event]:
-        """Decode for the meter. Where bytes pass through, a broken decoder costs numbers, never the stream."""
-        if self.decoder is None:
+    def _decode(self, piece: bytes | None) -> list[Event]:
+        """Events of a piece, or of the end."""
+        if self.decoder is None or not isinstance(self.meter, Meter):
             return []
         try:
             events = self.decoder.close() if piece is None else self.decoder.feed(piece)
@@ -185,42 +218,60 @@ class Delivery:
             self.meter.error = error
             return []
         except Exception as error:
-            log.exception("plugin %s failed in its stream decoder", self.plugin)
-            if not self.native:
-                raise PluginError(self.plugin, f"failed in its stream decoder ({type(error).__name__})") from error
-            self.decoder = None
+            self._broken(error)
             return []
         self.meter.add(events)
         return events
 
-    def _pass(self, piece: bytes) -> bytes:
-        return self.filter.feed(piece) if self.filter is not None else piece
+    def _broken(self, error: Exception | None = None) -> None:
+        """A plugin's decoder failed. Where bytes pass through, that costs numbers, never the stream."""
+        log.exception("plugin %s failed in reading a stream", self.plugin)
+        if not self.native:
+            name = type(error).__name__
+            raise PluginError(self.plugin, f"failed in its stream decoder ({name})") from error
+        self.decoder = self.counter = None
+        self.meter.begun = True
 
-    def _encode(self, events: list[Event]) -> bytes:
-        return self.encoder.encode(events) if events else b""
+    def _send(self, data: bytes) -> None:
+        """Write one chunk straight to the client's transport, under aiohttp's response, whose head is out already."""
+        transport = self.request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self.last = data
+        self.touched = self.relay.clock()
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    # The end
 
     async def _end(self) -> None:
         """The upstream has ended its stream, or its last event was seen."""
         events: list[Event] = []
-        if not self.meter.complete:
-            events = self._look(None)
-            if self.meter.error is not None:
-                raise self.meter.error
-            if self.decoder is None:
-                self.meter.complete = True
-            elif not self.meter.complete:
+        meter = self.meter
+        if not meter.complete:
+            if self.counter is not None:
+                self.counter.close()
+            else:
+                events = self._decode(None)
+            if meter.error is not None:
+                raise self._masked(meter.error)
+            if self.counter is None and self.decoder is None:
+                meter.complete = True
+            elif not meter.complete:
                 raise UpstreamProtocol("the upstream's stream ended before its answer was complete")
             if self.strict:
                 self._check()
         if self.call.check is not None and self.call.tools is None:
             self._judge()
-        if self.native:
-            await self._write(self.filter.close() if self.filter is not None else b"")
+        if self.encoder is not None:
+            data = self.encoder.encode(events) if events else b""
         else:
-            await self._write(self._encode(events))
+            data = self.filter.close() if self.filter is not None else b""
+        await self._commit()
+        if data:
+            self._send(data)
 
     def _judge(self) -> str | None:
-        if self.call.check is None:
+        if self.call.check is None or not isinstance(self.meter, Meter):
             return None
         fault = self.call.check.first_fault(self.meter.calls())
         self.call.tools = "valid" if fault is None else "invalid"
@@ -242,30 +293,51 @@ class Delivery:
         }
         if self.call.check is not None:
             headers["x-relay-tool-arguments"] = "see-usage"
-        self.out = web.StreamResponse(headers=headers)
-        await self.out.prepare(self.request)
-        if self.held:
-            held, self.held = bytes(self.held), bytearray()
-            await self._write(held)
-        return self.out
-
-    async def _write(self, data: bytes) -> None:
-        out = await self._commit()
-        if not data:
-            return
-        if self.call.first_byte is None:
+        self.out = out = web.StreamResponse(headers=headers)
+        if self.chunked:
+            out.enable_chunked_encoding()
+        await out.prepare(self.request)
+        held = b"".join(self.held)
+        self.held.clear()
+        if held:
+            self.last = held
             self.call.first_byte = self.relay.clock()
-        self.last = data
-        await out.write(data)
+        # aiohttp keeps the head back until the first write, so this one goes through it, whatever it holds.
+        await out.write(held)
+        self.touched = self.relay.clock()
+        if self.dialect.keep_alive:
+            self._arm(self.relay.settings.server.keep_alive_seconds)
+        return out
+
+    def _arm(self, seconds: float) -> None:
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        """Now and then: if nothing was sent for so long, and no event is half sent, send the dialect's nothing."""
+        every = self.relay.settings.server.keep_alive_seconds
+        silent = self.relay.clock() - self.touched
+        if silent < every * 0.99:
+            self._arm(every - silent)
+            return
+        self._arm(every)
+        if self._between_events() and not self.full():
+            with contextlib.suppress(ConnectionError):
+                last = self.last
+                self._send(self.dialect.keep_alive)
+                self.last = last
+
+    def _between_events(self) -> bool:
+        return not self.native or not self.last or self.last.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
     async def _fail(self, error: RelayError, *, said: bool = False) -> web.StreamResponse:
         """Tell the client in its own dialect, unless it was `said`, then end the body without its last chunk."""
         self.call.failed(error)
         out = await self._commit()
         with contextlib.suppress(ConnectionError):
-            if not said:
-                gap = b"" if self._between_frames() else b"\n\n"
-                await out.write(gap + self.encoder.failure(error))
+            if not said and self.call.head is not None:
+                encoder = self.encoder or self.dialect.stream_encoder(self.call.head)
+                gap = b"" if self._between_events() else b"\n\n"
+                self._send(gap + encoder.failure(error))
             if self.request.transport is not None:
                 self.request.transport.close()
         return out

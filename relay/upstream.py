@@ -1,4 +1,4 @@
-"""The way out: sending a request to an upstream over HTTP and reading its answer, on aiohttp's client.
+"""The way out on aiohttp's client: the reference that `relay.http1` is tested against, and a way back to it.
 
 The settings are not aiohttp's defaults, each for a reason that was measured: no redirects (they carry keys and prompts
 to other origins), no cookies (caller A's would be sent for caller B), no total timeout (300 s by default, which cuts
@@ -21,7 +21,7 @@ from relay.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, Upstr
 from relay.family import Answer, Upstream, UpstreamRequest
 from relay.version import __version__
 
-__all__ = ["HttpTransport"]
+__all__ = ["AiohttpTransport"]
 
 USER_AGENT = f"i8relay/{__version__}"
 IDLE_CONNECTION_SECONDS = 15.0
@@ -29,7 +29,7 @@ IDLE_CONNECTION_SECONDS = 15.0
 LARGE_BODY = 1024 * 1024
 
 
-class HttpAnswer:
+class AiohttpAnswer:
     """An answer whose head has arrived."""
 
     __slots__ = ("_first", "_response", "_upstream", "headers", "status")
@@ -75,7 +75,7 @@ class HttpAnswer:
         return piece
 
 
-class HttpTransport:
+class AiohttpTransport:
     """One client session for all upstreams. `close` it when the relay stops."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class HttpTransport:
     async def _send(self, request: UpstreamRequest, upstream: Upstream) -> AsyncIterator[Answer]:
         response = await self._head(request, upstream)
         try:
-            yield HttpAnswer(response, upstream)
+            yield AiohttpAnswer(response, upstream)
         finally:
             # Closes the connection if the body was not read to its end: that is how an upstream learns that its
             # caller has left. A connection whose body was read goes back to the pool before this.

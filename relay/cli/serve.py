@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.cli.options import config_option, fail, load_config
+from relay.family import is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -127,22 +127,13 @@ async def _first_key(relay: Relay, host: str) -> str | None:
 
     if await relay.store.keys.all(revoked=True):
         return None
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise StoreError(
             f"there is no API key yet, and {host} can be reached from other machines: "
             "make a key first (relay keys create NAME)"
         )
     _, secret = await relay.store.keys.create("first key")
     return secret
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _url(runner: web.AppRunner) -> str:
