@@ -84,7 +84,7 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
         fail(str(error))
     relay = app[RELAY]
     try:
-        key = await _first_key(relay, host)
+        unused = await _is_unused(relay, host)
     except StoreError as error:
         await relay.close()
         fail(str(error))
@@ -103,6 +103,12 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
     except OSError as error:
         await runner.cleanup()
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+    try:
+        # Only now: a key that was made for a start that then failed would never be shown to anybody.
+        key = (await relay.store.keys.create("first key"))[1] if unused else None
+    except StoreError as error:
+        await runner.cleanup()
+        fail(str(error))
     # What was built until here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -121,19 +127,18 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
     return 0
 
 
-async def _first_key(relay: Relay, host: str) -> str | None:
-    """The secret of a new key if the database holds none yet."""
+async def _is_unused(relay: Relay, host: str) -> bool:
+    """Whether there never was a key. Raises StoreError if anybody else could come before the first one is made."""
     from relay.store import StoreError
 
     if await relay.store.keys.all(revoked=True):
-        return None
+        return False
     if not is_loopback(host):
         raise StoreError(
             f"there is no API key yet, and {host} can be reached from other machines: "
             "make a key first (relay keys create NAME)"
         )
-    _, secret = await relay.store.keys.create("first key")
-    return secret
+    return True
 
 
 def _url(runner: web.AppRunner) -> str:

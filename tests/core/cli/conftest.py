@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from relay.cli import commands
+from tests.core.cli.server import Server
 
 Run = Callable[..., Result]
 
@@ -17,7 +18,8 @@ def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data" / "relay.db"
     monkeypatch.setenv("I8RELAY_DB", str(path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("I8RELAY_CONFIG", raising=False)
+    for name in ("I8RELAY_CONFIG", "I8RELAY_URL", "I8RELAY_KEY"):
+        monkeypatch.delenv(name, raising=False)
     return path
 
 
@@ -33,3 +35,11 @@ def run(db: Path) -> Run:
         return result
 
     return run
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on loopback that answers as it is told."""
+    server = Server()
+    yield server
+    server.stop()
