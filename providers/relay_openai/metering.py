@@ -14,7 +14,7 @@ import orjson
 
 from relay.kit import MAX_EVENT, SseDecoder, dumps
 
-__all__ = ["UsageFilter", "ask_for_usage", "asks_for_usage"]
+__all__ = ["UsageFilter", "WholeEvents", "ask_for_usage", "asks_for_usage"]
 
 _ASKED = b'"stream_options":{"include_usage":true}'
 _HOLDER = re.compile(rb'"stream_options"(\s*:\s*)\{(\s*\})?')
@@ -67,11 +67,11 @@ _BLANK = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _EMPTY = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
-class UsageFilter:
-    """A `StreamFilter` that takes out the chunk without choices that counts tokens.
+class WholeEvents:
+    """A `StreamFilter` that passes whole events only, unchanged.
 
-    Only the last, incomplete event is held back; everything else passes at once and unchanged. Chunks without choices
-    that hold something else, as the content filter's verdict with which some hosts open, pass too.
+    What follows the last complete event is held back until it is complete too. Where the upstream breaks off inside of
+    an event, the caller's error event then follows a good one; behind half a one it would be read as more of the same.
     """
 
     __slots__ = ("_held", "_open")
@@ -83,8 +83,8 @@ class UsageFilter:
 
     def feed(self, data: bytes, /) -> bytes:
         """What of `data`, and of bytes held back before, goes to the caller now."""
-        if not self._held and not self._open and data.endswith(b"\n\n") and not _EMPTY.search(data):
-            return data
+        if not self._held and not self._open and data.endswith(b"\n\n"):
+            return self._filtered(data)
         buffer = self._held + data if self._held else data
         end = self._last_end(buffer)
         complete, self._held = buffer[:end], buffer[end:]
@@ -103,9 +103,9 @@ class UsageFilter:
         return passed
 
     def close(self) -> bytes:
-        """What was still held back, unless it is the whole chunk without its blank line."""
+        """What was still held back: the last event, without its blank line."""
         rest, self._held = self._held, b""
-        return rest if self._open or not _is_count(rest) else _lead(rest)
+        return rest
 
     @staticmethod
     def _last_end(buffer: bytes) -> int:
@@ -119,8 +119,26 @@ class UsageFilter:
             end = match.end()
         return end
 
-    @staticmethod
-    def _filtered(complete: bytes) -> bytes:
+    def _filtered(self, complete: bytes) -> bytes:
+        """What passes of these complete events."""
+        return complete
+
+
+class UsageFilter(WholeEvents):
+    """Takes out the chunk without choices that counts tokens.
+
+    Chunks without choices that hold something else, as the content filter's verdict with which some hosts open, pass.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> bytes:
+        """What was still held back, unless it is the whole chunk without its blank line."""
+        opened = self._open
+        rest = super().close()
+        return rest if opened or not _is_count(rest) else b""
+
+    def _filtered(self, complete: bytes) -> bytes:
         if not _EMPTY.search(complete):
             return complete
         kept = []
@@ -128,15 +146,10 @@ class UsageFilter:
         for match in _BLANK.finditer(complete):
             event = complete[start : match.end()]
             start = match.end()
-            # Empty lines before the dropped event are not part of it.
-            kept.append(_lead(event) if _is_count(event) else event)
+            if not _is_count(event):
+                kept.append(event)
         kept.append(complete[start:])
         return b"".join(kept)
-
-
-def _lead(event: bytes) -> bytes:
-    """The empty lines that an event begins with."""
-    return event[: len(event) - len(event.lstrip(b"\r\n"))]
 
 
 def _is_count(event: bytes) -> bool:

@@ -87,15 +87,26 @@ def openai_counts(usage: Any, known: Counted) -> Counted:
 
 def openai_stream(body: bytes) -> Reading:
     reading = Reading()
+    spelled: dict[tuple[int, int], list[str]] = {}
     for _, data in frames(body):
         if data.strip() == b"[DONE]":
             break
         chunk = json.loads(data)
         for raw in chunk.get("choices") or ():
-            said = reading.choices.setdefault(raw.get("index", 0), Said())
+            index, delta = raw.get("index", 0), raw.get("delta") or {}
+            said = reading.choices.setdefault(index, Said())
             said.finish = raw.get("finish_reason") or said.finish
+            said.text += delta["content"] if isinstance(delta.get("content"), str) else ""
+            said.reasoning += delta.get("reasoning_content") or ""
+            said.refusal += delta.get("refusal") or ""
+            for call in delta.get("tool_calls") or ():
+                known = spelled.setdefault((index, call.get("index", 0)), ["", ""])
+                known[0] += call["function"].get("name") or ""
+                known[1] += call["function"].get("arguments") or ""
         groq = chunk.get("x_groq") or {}
         reading.counted = openai_counts(chunk.get("usage") or groq.get("usage"), reading.counted)
+    for (index, _), (name, text) in sorted(spelled.items()):
+        reading.choices[index].calls.append((name, arguments(text)))
     return reading
 
 

@@ -132,7 +132,8 @@ class Played:
     streamed: bool
     tape: Tape
     seen: list[Seen]
-    error: openai.APIError | httpx2.HTTPError | None = None
+    error: openai.APIError | None = None
+    """What the SDK raised. Nothing else may come out of it: a client catches the SDK's errors and no others."""
     choices: dict[int, Said] = field(default_factory=dict)
     usage: Any = None
     logged: list[str] = field(default_factory=list)
@@ -178,7 +179,7 @@ class Stage:
                 for choice in answer.choices:
                     read_message(played.choices.setdefault(choice.index, Said()), choice)
                 played.usage = answer.usage
-        except (openai.APIError, httpx2.HTTPError) as error:
+        except openai.APIError as error:
             played.error = error
         played.tape = self.transport.tape
         played.logged, self.errors.lines = self.errors.lines, []
@@ -198,7 +199,7 @@ class Stage:
             for choice in piece.choices or ():
                 said = played.choices.setdefault(choice.index, Said())
                 said.finish = choice.finish_reason or said.finish
-                delta = choice.delta
+                delta: Any = choice.delta
                 if delta is None:
                     continue
                 said.text += delta.content if isinstance(delta.content, str) else ""

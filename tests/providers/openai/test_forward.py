@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relay import Target, Upstream
 from relay_openai.dialect import OpenAIChat
-from relay_openai.metering import UsageFilter, ask_for_usage
+from relay_openai.metering import UsageFilter, WholeEvents, ask_for_usage
 
 CHUNK = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}],"usage":null}\n\n'
 COUNT = b'data: {"id":"1","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
@@ -26,11 +26,15 @@ def forward(raw: bytes, model: str = "m", **options: Any) -> Any:
 
 
 def test_bytes_that_need_no_change_are_the_same_object() -> None:
-    for extra in (b"", b', "stream": false', b', "stream":true, "stream_options": {"include_usage" : true}'):
+    for extra, kind in (
+        (b"", type(None)),
+        (b', "stream": false', type(None)),
+        (b', "stream":true, "stream_options": {"include_usage" : true}', WholeEvents),
+    ):
         raw = b'{ "model" : "m" ,"messages":[{}]' + extra + b"}\n"
         answer = forward(raw)
         assert answer.body is raw
-        assert answer.filter is None
+        assert type(answer.filter) is kind
 
 
 def test_only_the_name_of_the_model_changes_for_an_alias() -> None:
@@ -56,7 +60,7 @@ def test_a_host_that_refuses_the_question_is_not_asked() -> None:
     raw = b'{"model":"m","stream":true,"messages":[{}]}'
     answer = forward(raw, include_usage=False)
     assert answer.body is raw
-    assert answer.filter is None
+    assert type(answer.filter) is WholeEvents
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,20 @@ def test_complete_events_pass_at_once_and_only_the_open_one_waits() -> None:
     assert kept.feed(first) == first
     assert kept.feed(first + first[:10]) == first
     assert kept.feed(first[10:]) == first
+
+
+def test_a_caller_who_asked_gets_every_byte_but_never_half_an_event() -> None:
+    stream = b": comment\n\n" + CHUNK % b"a" + COUNT + DONE
+    for data in (stream, stream.replace(b"\n", b"\r\n")):
+        ends = [0, *(place for place in range(len(data) + 1) if data[:place].endswith((b"\n\n", b"\n\r\n")))]
+        for place in range(1, len(data)):
+            kept = WholeEvents()
+            passed = kept.feed(data[:place])
+            assert passed == data[: max(end for end in ends if end <= place)]
+            assert passed + kept.feed(data[place:]) + kept.close() == data
+    kept = WholeEvents()
+    assert kept.feed(COUNT.rstrip(b"\n")) == b""
+    assert kept.close() == COUNT.rstrip(b"\n")
 
 
 def test_a_count_without_its_blank_line_is_dropped_at_the_end_and_half_of_one_is_not() -> None:

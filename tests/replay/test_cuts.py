@@ -1,0 +1,180 @@
+"""Recorded streams that are cut short: nobody may take what there is for the whole answer."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from relay.errors import UpstreamProtocol
+from relay.events import Event, Failure, MessageStop, StreamDecoder
+from relay_anthropic.stream import MessagesDecoder
+from relay_gemini.stream import GeminiDecoder
+from relay_openai.stream import ChatDecoder
+from tests.flow.fake import Step, chunk
+from tests.replay.reading import ENDED, FRAME, read
+from tests.replay.recording import Exchange, Group
+from tests.replay.stage import SILENT, Played, Stage, envelope, head_of
+from tests.replay.verdict import FAILED
+
+pytestmark = pytest.mark.shared
+
+DECODERS: dict[str, Callable[[], StreamDecoder]] = {
+    "openai-chat": ChatDecoder,
+    "anthropic-messages": MessagesDecoder,
+    "gemini": GeminiDecoder,
+}
+EVERY_BYTE = 1200
+"""Streams up to this length are cut at every byte; of longer ones the last part is, and all else in even steps."""
+LAST_PART = 100
+STEPS = 30
+
+
+def streams(recordings: dict[Group, list[Exchange]]) -> list[Exchange]:
+    """All good streams that can tell their end, of all dialects."""
+    return [
+        exchange
+        for (file, streamed), exchanges in sorted(recordings.items())
+        for exchange in exchanges
+        if streamed and file not in SILENT and exchange["id"] not in FAILED
+    ]
+
+
+def places(length: int) -> Iterator[int]:
+    if length <= EVERY_BYTE:
+        yield from range(length + 1)
+        return
+    yield from range(0, length - LAST_PART, max(1, (length - LAST_PART) // STEPS))
+    yield from range(length - LAST_PART, length + 1)
+
+
+@pytest.mark.parametrize("dialect", DECODERS)
+def test_a_decoder_tells_of_every_cut(recordings: dict[Group, list[Exchange]], dialect: str) -> None:
+    cuts: Counter[str] = Counter()
+    for exchange in streams(recordings):
+        if exchange["dialect"] == dialect:
+            cuts += cut_everywhere(exchange)
+    assert cuts["told"] > 5_000
+    assert cuts["whole"] > 100
+
+
+def cut_everywhere(exchange: Exchange) -> Counter[str]:
+    """Close a decoder at many places of a stream: how often that was a cut, and how often nothing was missing."""
+    body: bytes = exchange["body"]
+    decoder = DECODERS[exchange["dialect"]]()
+    expected = decoder.feed(body) + decoder.close()
+    assert isinstance(expected[-1], MessageStop), exchange["id"]
+    ended = ENDED[exchange["dialect"]]
+    decoder = DECODERS[exchange["dialect"]]()
+    events: list[Event] = []
+    before = 0
+    cuts: Counter[str] = Counter()
+    for place in places(len(body)):
+        where = (exchange["id"], place)
+        new = decoder.feed(body[before:place])
+        assert new == expected[len(events) : len(events) + len(new)], where
+        events += new
+        before = place
+        closed = copy.deepcopy(decoder).close()
+        if closed and isinstance(closed[-1], Failure):
+            assert isinstance(closed[-1].error, UpstreamProtocol), where
+            closed.pop()
+            cuts["told"] += 1
+        else:
+            assert isinstance([*events, *closed][-1], MessageStop), where
+            assert ended(body[:place], closed=not events or not isinstance(events[-1], MessageStop)), where
+            cuts["whole"] += 1
+        if not any(isinstance(event, MessageStop) for event in closed):
+            # A stream that lacks only what comes after its reasons is whole, and shorter than it was.
+            assert closed == expected[len(events) : len(events) + len(closed)], where
+    return cuts
+
+
+# Through the whole relay
+
+SAMPLE = 60
+OFFSETS = 12
+
+
+def sample(recordings: dict[Group, list[Exchange]]) -> list[Exchange]:
+    """Short streams that together stand for every file, dialect and tag; and more of them up to `SAMPLE`."""
+    seen: set[tuple[str, str]] = set()
+    chosen: list[Exchange] = []
+    rest: list[Exchange] = []
+    for exchange in sorted(streams(recordings), key=lambda item: (len(item["body"]), item["id"])):
+        dialect = exchange["dialect"]
+        marks = {(dialect, mark) for mark in (exchange["family"], *exchange["tags"])}
+        (rest if marks <= seen else chosen).append(exchange)
+        seen |= marks
+    return chosen + rest[: max(0, SAMPLE - len(chosen))]
+
+
+def offsets(body: bytes) -> list[int]:
+    """Twelve places: at the ends of the last events, inside of them, and in even steps before."""
+    edges = [match.end() for match in FRAME.finditer(body)][-4:]
+    near = {len(body) - 1, *edges, *(edge - 7 for edge in edges)} - {len(body)}
+    usable = sorted(place for place in near if place > 0)[-6:]
+    steps = OFFSETS - len(usable)
+    return sorted({*usable, *(max(1, len(body) * step // (steps + 1)) for step in range(1, steps + 1))})
+
+
+FRAMINGS = ("chunked", "length", "close")
+HEADS = {"chunked": "Transfer-Encoding: chunked", "close": "Connection: close"}
+
+
+def cut(exchange: Exchange, place: int, framing: str) -> list[Step]:
+    """The beginning of a recorded stream, and then the connection's end."""
+    body: bytes = exchange["body"][:place]
+    head = head_of(exchange, HEADS.get(framing, f"Content-Length: {len(exchange['body'])}"))
+    return [head, chunk(body) if framing == "chunked" else body, "fin"]
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_client_is_told_of_every_cut(stage: Stage, recordings: dict[Group, list[Exchange]]) -> None:
+    counts: Counter[str] = Counter()
+    chosen = sample(recordings)
+    for exchange in chosen:
+        shown: list[tuple[tuple[str, int, str], bool, Played]] = []
+        for number, place in enumerate(offsets(exchange["body"])):
+            framing = FRAMINGS[number % 3]
+            whole = ENDED[exchange["dialect"]](exchange["body"][:place], closed=framing == "close")
+            played = await stage.play(exchange, cut(exchange, place, framing))
+            shown.append(((exchange["id"], place, framing), whole, played))
+        rows = await stage.rows(len(shown))
+        for where, whole, played in shown:
+            assert played.logged == [], where
+            (row,) = rows[played.tape.headers["x-request-id"]]
+            if whole:
+                assert played.error is None, where
+                assert (row.outcome, played.tape.whole) == ("ok", True), where
+            else:
+                told(played, where)
+                assert row.outcome == "upstream_cut", where
+            counts["whole" if whole else type(played.error).__name__] += 1
+    assert len(chosen) >= SAMPLE
+    assert {exchange["family"] for exchange in chosen} == {exchange["family"] for exchange in streams(recordings)}
+    assert counts.total() >= SAMPLE * 10
+    assert counts["whole"] >= 20
+
+
+def told(played: Played, where: tuple[str, int, str]) -> None:
+    """The client knows that it was cut: an error answer, or an error event and a body without its end."""
+    assert played.error is not None, where
+    body = played.tape.body
+    if played.tape.status != 200:
+        assert (played.tape.status, envelope(played.tape) is not None) == (502, True), where
+        return
+    assert not played.tape.whole, where
+    assert b"[DONE]" not in body, where
+    start, _, last = body.rpartition(b'data: {"error":')
+    assert re.fullmatch(rb'\{"message":"[^"]+","type":"api_error",[^{}]+\}\}\n\n', last), where
+    if played.exchange["dialect"] == "openai-chat":
+        assert played.exchange["body"].startswith(start.rstrip(b"\r\n")), where
+        return
+    reading = read(played.exchange)
+    for index, said in played.choices.items():
+        assert reading.choices[index].text.startswith(said.text), where
+        assert reading.choices[index].reasoning.startswith(said.reasoning), where
