@@ -96,14 +96,19 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     host: str = ""
     """The known host that this is, if the table's name does not say so already."""
     base_url: str = ""
+    """Its address, as far as the family's own paths begin. A known host brings its own."""
     api_key: str = ""
+    """Its credential. A known host's usual environment variable is used if there is none here."""
     dialects: list[str] | None = None
     """What it speaks natively, if not what its family does."""
     models: list[str] | None = None
     """Patterns of model names it serves, for when its list cannot be had."""
     headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every request."""
     capabilities: dict[str, bool] = field(default_factory=dict)
+    """What its models can do, for `/v1/models`."""
     options: dict[str, Any] = field(default_factory=dict)
+    """The family's own settings."""
     connect_timeout: Seconds = 10.0
     first_byte_timeout: Seconds = 300.0
     idle_timeout: Seconds = 120.0
@@ -113,13 +118,21 @@ class PriceSettings(msgspec.Struct, frozen=True):
     """USD per million tokens. What is left out costs what it is part of (`input` or `output`)."""
 
     input: Usd = 0.0
+    """All tokens of the prompt that have no rate of their own below."""
     output: Usd = 0.0
+    """All tokens of the answer that have no rate of their own below."""
     cache_read: Usd | None = None
+    """Part of the input: tokens that the upstream had in its cache."""
     cache_write_5m: Usd | None = None
+    """Part of the input: tokens that the upstream put into its cache for five minutes."""
     cache_write_1h: Usd | None = None
+    """Part of the input: tokens that the upstream put into its cache for an hour."""
     reasoning: Usd | None = None
+    """Part of the output: tokens of thinking."""
     audio_in: Usd | None = None
+    """Part of the input: tokens of sound."""
     audio_out: Usd | None = None
+    """Part of the output: tokens of sound."""
     request: Usd = 0.0
     """USD per call."""
 
@@ -130,12 +143,19 @@ class ModelSettings(msgspec.Struct, frozen=True):
     targets: list[str] = field(default_factory=list)
     """`UPSTREAM/MODEL`, in the order in which they are tried."""
     owned_by: str = ""
+    """Shown in `/v1/models`; empty: the name of the first target's upstream."""
     context_length: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    """Tokens, shown in `/v1/models`; without it, what a plugin knows of the first target's model."""
     capabilities: dict[str, bool] = field(default_factory=dict)
+    """Shown in `/v1/models`, over those of the first target's upstream."""
     price: PriceSettings | None = None
+    """Wins over every catalogue, whichever target answers."""
     rpm: Count = 0
+    """Requests a minute over all keys; 0: no limit."""
     tpm: Count = 0
+    """Tokens a minute over all keys; 0: no limit."""
     concurrency: Count = 0
+    """Calls at a time over all keys; 0: no limit."""
 
 
 class Settings(msgspec.Struct, frozen=True):
