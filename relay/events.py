@@ -195,14 +195,17 @@ class StreamMeter(Protocol):
 
     usage: Usage | None
     """The upstream's last count."""
-    seen: float
-    """Output tokens seen so far, estimated."""
     complete: bool
     """Whether the protocol's own end was seen."""
     begun: bool
     """Whether there was any real output, or the end."""
     error: RelayError | None
     """What the stream says went wrong."""
+
+    @property
+    def seen(self) -> float:
+        """Output tokens seen so far, estimated."""
+        ...
 
     def feed(self, data: bytes, /) -> None:
         """The next bytes."""

@@ -18,7 +18,7 @@ import ssl
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -348,12 +348,14 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._bodies: list[bytes] = []
         self._headless = True
         self._until_close = False
 
     def begin(self, upstream: Upstream) -> Exchange:
         """Take the connection for one exchange."""
         self.exchange = Exchange(self, upstream)
+        self._bodies.clear()
         self._headless = True
         self._until_close = False
         return self.exchange
@@ -386,16 +388,26 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise AssertionError("a stream transport was asked for")
-        self.transport = transport
+        # A cast and no check: uvloop's transports are not of asyncio's class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._deliver()
             context = error.__context__
             self._fail(context if isinstance(context, UpstreamError) else _invalid())
+        else:
+            if self._bodies:
+                self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand over what one read held of the body, as one piece however many chunks it came in."""
+        bodies = self._bodies
+        if bodies and self.exchange is not None:
+            self._bodies = []
+            self.exchange.data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
 
     def eof_received(self) -> None:
         """The upstream will send no more; what that means is decided in `connection_lost`."""
@@ -455,12 +467,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """More of the body, chunk framing undone."""
-        if self.exchange is not None:
-            self.exchange.data(body)
+        self._bodies.append(body)
 
     def on_message_complete(self) -> None:
         """The answer is complete."""
         if self.exchange is not None and not self._headless:
+            self._deliver()
             self.reusable = self.reusable and self._parser.should_keep_alive()
             self.exchange.end()
 

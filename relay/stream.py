@@ -166,8 +166,7 @@ class Delivery:
 
     def full(self) -> bool:
         """Whether the client is slower than the upstream."""
-        protocol = self.request.protocol
-        return protocol is not None and protocol.writing_paused
+        return self.request.protocol.writing_paused
 
     async def drain(self) -> None:
         """Wait for the client."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from relay import Family, Host, Model, Price, Rates, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError, UpstreamUnreachable
-from relay.events import StreamDecoder
-from relay.ir import Loss, Request, Response
+from relay.events import StreamDecoder, StreamMeter
+from relay.ir import Loss, Request, Response, Usage
 from relay_local.process import Process, available, local_model
 from relay_openai.compose import compose_request
-from relay_openai.family import read_error, read_response, stream_decoder
+from relay_openai.family import count_response, read_error, read_response, stream_decoder, stream_meter
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -98,6 +98,16 @@ class Local:
     def translate_stream(self, target: Target, headers: Mapping[str, str]) -> StreamDecoder:
         """A decoder for one stream."""
         return stream_decoder(target, headers)
+
+    @hookimpl
+    def meter_response(self, target: Target, body: bytes) -> Usage | None:
+        """What an answer that passes through used."""
+        return count_response(target, body)
+
+    @hookimpl
+    def meter_stream(self, target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+        """A meter for one stream that passes through."""
+        return stream_meter(target, headers)
 
     @hookimpl
     def translate_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from relay import Dialect, Family, Model, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
-from relay.events import StreamDecoder
-from relay.ir import Loss, Request, Response
+from relay.events import StreamDecoder, StreamMeter
+from relay.ir import Loss, Request, Response, Usage
 from relay_openai.compose import compose_request
 from relay_openai.dialect import OpenAIChat
-from relay_openai.family import chat_endpoint, family, models_listing, read_error, read_response, stream_decoder
+from relay_openai.family import (
+    chat_endpoint,
+    count_response,
+    family,
+    models_listing,
+    read_error,
+    read_response,
+    stream_decoder,
+    stream_meter,
+)
 
 __all__ = ["OpenAIChat"]
 
@@ -51,6 +60,18 @@ def translate_response(target: Target, body: bytes) -> Response:
 def translate_stream(target: Target, headers: Mapping[str, str]) -> StreamDecoder:
     """A decoder for one stream."""
     return stream_decoder(target, headers)
+
+
+@hookimpl
+def meter_response(target: Target, body: bytes) -> Usage | None:
+    """What an answer that passes through used."""
+    return count_response(target, body)
+
+
+@hookimpl
+def meter_stream(target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+    """A meter for one stream that passes through."""
+    return stream_meter(target, headers)
 
 
 @hookimpl

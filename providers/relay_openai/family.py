@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
 from relay.errors import UpstreamError
-from relay.ir import Response
+from relay.ir import Response, Usage
 from relay.kit import loads, upstream_json
+from relay.skim import SkimmingMeter
 from relay_openai.fault import upstream_error
 from relay_openai.hosts import OPTIONS, known_hosts, placeholders
 from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
 from relay_openai.response import decode_response
+from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder, WholeDecoder
+from relay_openai.usage import decode_usage
 from relay_openai.wire import DIALECT
 
 __all__ = ["chat_endpoint", "family", "models_listing", "read_error", "read_response", "stream_decoder"]
@@ -82,13 +86,33 @@ def chat_endpoint(
     path = _PATHS.get(operation)
     if path is None:
         return None
-    sent = {
+    url, own = _prepared(target, path, stream)
+    return UpstreamRequest(url, {**headers, **own} if headers else dict(own), body)
+
+
+@lru_cache(maxsize=1024)
+def _prepared(target: Target, path: str, stream: bool) -> tuple[str, dict[str, str]]:
+    """URL and headers, which are the same for every call of a target. Bounded: callers may name models themselves."""
+    headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if stream else "application/json",
-        **headers,
         **credentials(target.upstream),
     }
-    return UpstreamRequest(address(target.upstream, path, target.model), sent, body)
+    return address(target.upstream, path, target.model), headers
+
+
+def count_response(target: Target, body: bytes) -> Usage | None:
+    """What a complete answer used; None, for the full reading to judge, unless it plainly is an answer."""
+    value = upstream_json(body)
+    if not value.get("choices") or value.get("error"):
+        return None
+    return decode_usage(value.get("usage"))
+
+
+def stream_meter(target: Target, headers: Mapping[str, str]) -> SkimmingMeter | None:
+    """A meter for an event stream; None for the other forms in which hosts answer."""
+    decoder = stream_decoder(target, headers)
+    return chat_meter(decoder) if isinstance(decoder, ChatDecoder) else None
 
 
 def read_response(target: Target, body: bytes) -> Response:

@@ -60,6 +60,13 @@ class CallView:
     async def _body(self, request: web.Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BadParameter("compressed request bodies are not accepted", status=415, code="unsupported_encoding")
+        content = request.content
+        if content.is_eof():
+            # It came with the head, as nearly all do: there is nothing to wait for.
+            raw = content.read_nowait(-1)
+            if len(raw) > request.client_max_size:
+                raise web.HTTPRequestEntityTooLarge(max_size=request.client_max_size, actual_size=len(raw))
+            return raw
         wait = self.relay.settings.server.body_timeout
         try:
             async with asyncio.timeout(wait):

@@ -1,0 +1,31 @@
+"""Counting streams that pass through: where the text of a chunk begins and ends."""
+
+from __future__ import annotations
+
+import re
+
+from relay.skim import Mould, SkimmingMeter
+from relay_openai.stream import ChatDecoder
+
+__all__ = ["chat_meter"]
+
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments)":\s*"((?:[^"\\]|\\.)*)"')
+_FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
+_NULL = re.compile(rb'"(?:finish_reason|usage)":\s*(?!null)[^\s,}]')
+
+
+def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
+    """A meter that decodes what is no plain delta."""
+    return SkimmingMeter(decoder, chunk_mould)
+
+
+def chunk_mould(event: bytes) -> Mould | None:
+    """The mould of a chunk with one text and neither a finish reason nor a count; None for any other."""
+    texts = list(_TEXT.finditer(event))
+    if not event.startswith(b"data:") or event.count(b"\n") != 2 or len(texts) != 1 or _NULL.search(event):
+        return None
+    start, end = texts[0].span(1)
+    filling = _FILLING.search(event, end)
+    if filling is None:
+        return Mould(event[:start], event[end:])
+    return Mould(event[:start], event[filling.end(1) :], event[end : filling.start(1)])

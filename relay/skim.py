@@ -1,0 +1,139 @@
+"""Counting a stream that passes through without reading most of it.
+
+Nearly all events of a stream are one and the same but for a few letters of text. Once one of them was decoded, its
+bytes before and after that text are a mould: what fits it is text again, and need only be measured. Everything else
+goes through the real decoder, so that ends, counts and errors are exactly the decoder's, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.events import StreamDecoder
+from relay.meter import Meter
+
+__all__ = ["Mould", "SkimmingMeter"]
+
+LONGEST = 65_536
+"""Bytes of an incomplete event beyond which it is given to the decoder as it comes."""
+MOULDS = 4
+"""Moulds kept per stream: its text, its reasoning, its tool arguments."""
+TRIES = 4
+"""Runs of events that are looked for in one piece before its events are taken one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mould:
+    """The bytes of an event around its text: `head`, text, `tail`.
+
+    `tail` begins with what ends the text and runs to the event's end, both included. Some vendors put filling of
+    changing length into it; then `middle` is the tail up to the filling, and `tail` what follows that.
+    """
+
+    head: bytes
+    tail: bytes
+    middle: bytes = b""
+
+    def fits(self, event: bytes) -> bool:
+        """Whether one event is text around which nothing has changed."""
+        return event.startswith(self.head) and event.endswith(self.tail) and self.middle in event
+
+    def run(self, data: bytes) -> int:
+        """How many events fit if `data` is nothing but such events, one behind the other; else 0."""
+        if self.middle or not data.startswith(self.head) or not data.endswith(self.tail):
+            return 0
+        # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
+        # there are as many tails as data lines, each event has its own; and if behind each tail but the last there is a
+        # head, each event has that too.
+        events = data.count(self.tail)
+        alone = data.count(b"\ndata:") == events - 1
+        return events if alone and (events == 1 or data.count(self.tail + self.head) == events - 1) else 0
+
+
+class SkimmingMeter(Meter):
+    """A `StreamMeter` of server-sent events over a decoder.
+
+    `mould` makes a mould of one event that was decoded, or says None if the event is not plain text.
+    """
+
+    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail")
+
+    def __init__(self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None]) -> None:
+        super().__init__()
+        self._decoder = decoder
+        self._mould = mould
+        self._moulds: list[Mould] = []
+        self._tail = b""
+        self._slow = False
+
+    def feed(self, data: bytes, /) -> None:
+        """The next bytes. Any cut gives the same end, because only whole events are judged."""
+        if self._slow:
+            self.add(self._decoder.feed(data))
+            return
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if not data.endswith(b"\n\n"):
+            end = data.rfind(b"\n\n") + 2
+            rest = data[end:] if end > 1 else data
+            if b"\r" in rest or len(rest) > LONGEST:
+                # Line ends of another kind, or events so long that skimming saves nothing.
+                self._slow = True
+                self.add(self._decoder.feed(data))
+                return
+            self._tail = rest
+            if end == 1:
+                return
+            data = data[:end]
+        for mould in self._moulds:
+            if data.startswith(mould.head) and self._skim(mould, data):
+                return
+        self._sort(data)
+
+    def close(self) -> None:
+        """The end of the bytes."""
+        if self._tail:
+            self.add(self._decoder.feed(self._tail))
+        self.add(self._decoder.close())
+
+    def _skim(self, mould: Mould, data: bytes) -> bool:
+        events = mould.run(data)
+        if events:
+            self._seen += (len(data) - events * (len(mould.head) + len(mould.tail))) / 4
+            return True
+        if mould.middle and data.count(b"\n\n") == 1 and mould.fits(data):
+            # The filling hides how long the text is. Vendors that fill send one token at a time.
+            self._seen += 1
+            return True
+        return False
+
+    def _sort(self, data: bytes) -> None:
+        """Event by event: those that fit a mould are measured, the others decoded, and new moulds made of them."""
+        place, tries = 0, TRIES
+        while place < len(data) and self.error is None and not self.complete:
+            mould = next((mould for mould in self._moulds if data.startswith(mould.head, place)), None)
+            if mould is not None and tries and (end := data.rfind(mould.tail, place)) >= 0:
+                # What comes before the last event of this kind is most often nothing but events of this kind.
+                tries -= 1
+                end += len(mould.tail)
+                if self._skim(mould, data[place:end]):
+                    place = end
+                    continue
+            end = data.find(b"\n\n", place) + 2
+            if end == 1:
+                # One line end more than a blank line needs.
+                end = len(data)
+            event = data[place:end]
+            place = end
+            if mould is None or not self._skim(mould, event):
+                self._read(event)
+
+    def _read(self, event: bytes) -> None:
+        before = self._seen
+        self.add(self._decoder.feed(event))
+        if self._seen > before and (mould := self._mould(event)) is not None and mould not in self._moulds:
+            # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
+            self._moulds.insert(0, mould)
+            del self._moulds[MOULDS:]

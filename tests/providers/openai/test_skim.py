@@ -1,0 +1,124 @@
+"""The cheap meter must come to the same end as the decoder it stands before, however the bytes are cut."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.meter import Meter
+from relay.skim import SkimmingMeter
+from relay_openai.skim import chat_meter
+from relay_openai.stream import ChatDecoder
+
+
+def event(value: Any, spaced: bool = False) -> bytes:
+    separators = (", ", ": ") if spaced else (",", ":")
+    return b"data: " + json.dumps(value, separators=separators).encode() + b"\n\n"
+
+
+def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    delta = {} if text is None else {"content": text}
+    return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+
+
+def end(meter: Any) -> tuple[Any, ...]:
+    return meter.complete, meter.usage, meter.error and (type(meter.error), meter.error.message)
+
+
+def skimmed(data: bytes, cuts: list[int]) -> SkimmingMeter:
+    meter = chat_meter(ChatDecoder())
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    for start, stop in itertools.pairwise(places):
+        if not meter.complete and meter.error is None:
+            meter.feed(data[start:stop])
+    if not meter.complete and meter.error is None:
+        meter.close()
+    return meter
+
+
+def decoded(data: bytes) -> Meter:
+    meter, decoder = Meter(), ChatDecoder()
+    meter.add(decoder.feed(data))
+    meter.add(decoder.close())
+    return meter
+
+
+WORDS = st.sampled_from(["a", "hello world", "[DONE]", '"usage"', "error", "data:", "\n\n", "\u00e9\u4e16", "event: x"])
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+CHUNKS = st.one_of(
+    WORDS.map(chunk),
+    WORDS.map(lambda text: chunk(text, usage=None)),
+    st.just(chunk(finish="stop")),
+    st.just(chunk("x", usage=USAGE)),
+    st.just({**chunk(usage=USAGE), "choices": []}),
+    st.just({"error": {"message": "broke"}}),
+    st.just({"odd": 1}),
+)
+PIECES = st.one_of(
+    st.tuples(CHUNKS, st.booleans()).map(lambda pair: event(*pair)),
+    st.sampled_from([b": comment\n\n", b"data: [DONE]\n\n", b"event: error\ndata: {}\n\n", b"data: {\n\n", b"\n"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 10_000), max_size=6), st.sampled_from(["\n", "\r\n"]))
+def test_any_stream_cut_anywhere_ends_as_its_decoder_says(pieces: list[bytes], cuts: list[int], ends: str) -> None:
+    data = b"".join(pieces).replace(b"\n", ends.encode())
+    assert end(skimmed(data, cuts)) == end(decoded(data))
+
+
+def test_plain_deltas_are_not_decoded_and_yet_counted() -> None:
+    fed: list[bytes] = []
+
+    class Spy(ChatDecoder):
+        def feed(self, data: bytes, /) -> Any:
+            fed.append(data)
+            return super().feed(data)
+
+    meter = chat_meter(Spy())
+    for _ in range(500):
+        meter.feed(event(chunk("four letters")))
+    assert len(fed) == 1
+    assert meter.seen == pytest.approx(500 * 3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        event(chunk("x", finish="stop")),
+        event(chunk("x", usage=USAGE)),
+        event({"error": {"message": "broke"}}),
+        event({**chunk("x"), "id": "other"}) + event(chunk("x", finish="length")),
+        b"event: error\ndata: {}\n\n",
+        b"data: [DONE]\n\n",
+    ],
+)
+def test_what_matters_is_found_between_any_deltas(between: bytes) -> None:
+    text = event(chunk("abc"))
+    for before in (1, 2, 5):
+        data = text * before + between + event({**chunk("x"), "id": "other"}) + text * 3 + between + text
+        assert end(skimmed(data, [])) == end(decoded(data))
+        assert end(skimmed(data, [len(text)])) == end(decoded(data))
+
+
+@pytest.mark.shared
+def test_recorded_streams_end_as_their_decoder_says(traffic: Any) -> None:
+    count = 0
+    for exchange in traffic.exchanges(str(Path(traffic.__file__).parent), streaming=True, status=200):
+        if exchange["dialect"] != "openai-chat":
+            continue
+        data = traffic.body(exchange)
+        count += 1
+        full = decoded(data)
+        for step in (len(data), 700, 7):
+            meter = skimmed(data, list(range(step, len(data), step)))
+            assert end(meter) == end(full), exchange["id"]
+            if full.seen > 50:
+                assert 0.5 < meter.seen / full.seen < 2, (exchange["id"], meter.seen, full.seen)
+    assert count > 400
