@@ -162,10 +162,17 @@ class Stage:
         client = httpx2.AsyncClient(transport=self.transport, timeout=30)
         self.sdk = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=client)
 
-    async def play(self, exchange: Exchange, script: Sequence[Step] | None = None) -> Played:
-        """Let the upstream answer `exchange` (or play `script` instead) and read what the client gets."""
+    async def play(
+        self, exchange: Exchange, script: Sequence[Step] | None = None, *, without: Sequence[str] = ()
+    ) -> Played:
+        """Let the upstream answer `exchange` (or play `script` instead) and read what the client gets.
+
+        `without` are fields that the client's request does not have, whatever was recorded.
+        """
         name = "silent" if exchange["family"] in SILENT else UPSTREAMS[exchange["dialect"]]
         body = request_for(exchange, f"replay-{name}")
+        for field_name in without:
+            body.pop(field_name, None)
         streamed = bool(body.get("stream"))
         before = len(self.upstream.seen)
         steps = answer_of(exchange) if script is None else script

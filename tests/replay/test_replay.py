@@ -6,7 +6,7 @@ import pytest
 
 from tests.replay.recording import Exchange, Group
 from tests.replay.stage import Stage
-from tests.replay.verdict import faults
+from tests.replay.verdict import faults, without_count
 
 pytestmark = [pytest.mark.shared, pytest.mark.asyncio(loop_scope="session")]
 
@@ -100,6 +100,27 @@ async def test_what_was_recorded_comes_through(
         if (found := faults(one, rows.get(request_id, [])))
     }
     assert not wrong
+
+
+async def test_a_count_that_nobody_asked_for_is_not_shown(
+    stage: Stage, recordings: dict[Group, list[Exchange]]
+) -> None:
+    """Hosts count only when asked, so nearly all recordings with a count are of clients who asked. Here they do not."""
+    counted = [
+        exchange
+        for (_, streamed), exchanges in recordings.items()
+        for exchange in exchanges
+        if streamed and exchange["dialect"] == "openai-chat" and without_count(exchange["body"]) != exchange["body"]
+    ]
+    shown = [await stage.play(exchange, without=["stream_options"]) for exchange in counted]
+    rows = await stage.rows(len(shown))
+    wrong = {
+        one.exchange["id"]: found
+        for one in shown
+        if (found := faults(one, rows.get(one.tape.headers["x-request-id"], [])))
+    }
+    assert not wrong
+    assert len(counted) > 150
 
 
 async def test_no_recording_is_forgotten(recordings: dict[Group, list[Exchange]]) -> None:
