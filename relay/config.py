@@ -114,7 +114,7 @@ class _Reader:
             return "$"
         if is_file:
             try:
-                return FilePath(name).read_text(encoding="utf-8").strip()
+                return FilePath(name).expanduser().read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError):
                 self.wrong(path, f"the file {name!r} cannot be read")
                 return ""

@@ -79,6 +79,13 @@ def test_values_come_from_the_environment_and_from_files(tmp_path: Path) -> None
     assert config.settings.server.port == 8748
 
 
+def test_a_files_place_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").write_text("k-1\n")
+    text = '[upstreams.a]\napi_key = "${file:~/key}"'
+    assert read_text(text, "c.toml", {}).settings.upstreams["a"].api_key == "k-1"
+
+
 def test_a_mistake_never_repeats_a_value() -> None:
     told = "\n".join(problems('[upstreams.a]\nidle_timeout = "sk-SECRET"\n[server]\nlog_level = "sk-SECRET"'))
     assert "SECRET" not in told
