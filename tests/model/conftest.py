@@ -76,8 +76,8 @@ async def idle_after(pid: int) -> float:
     return time.monotonic() - start
 
 
-def children() -> set[int]:
-    """Process ids of the models that this process has started."""
+def children(of: int = os.getpid()) -> set[int]:
+    """Process ids of the models that a process has started, this one unless told otherwise."""
     found = set()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
@@ -87,6 +87,6 @@ def children() -> set[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(parent) == os.getpid() and b"relay_local.worker" in command:
+        if int(parent) == of and b"relay_local.worker" in command:
             found.add(int(folder.name))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.flow.conftest import Running
-from tests.model.conftest import MODEL, children, serving
+from tests.model.conftest import CONFIG, MODEL, children, serving
 from tests.model.test_model import HI, LONG, newest
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
@@ -113,3 +114,22 @@ async def test_the_model_ends_with_its_relay(local: Running, sdk: AsyncOpenAI, t
         assert pid in children()
     assert await gone(pid)
     assert children() == mine
+
+
+async def test_the_model_ends_even_with_a_relay_that_is_killed(model_installed: None, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG)
+    command = ("-m", "relay", "serve", "--config", str(config), "--db", str(tmp_path / "relay.db"), "--port", "0")
+    relay = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        for _ in range(400):
+            if mine := children(relay.pid):
+                break
+            await asyncio.sleep(0.05)
+    finally:
+        relay.kill()
+        await relay.wait()
+    (pid,) = mine
+    assert await gone(pid)

@@ -11,8 +11,10 @@ import pytest
 
 from relay.errors import UpstreamProtocol
 from relay.events import Event, Failure, MessageStop, StreamDecoder
+from relay.meter import Meter
 from relay_anthropic.stream import MessagesDecoder
 from relay_gemini.stream import GeminiDecoder
+from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 from tests.flow.fake import Step, chunk
 from tests.replay.reading import ENDED, FRAME, read
@@ -91,6 +93,36 @@ def cut_everywhere(exchange: Exchange) -> Counter[str]:
             # A stream that lacks only what comes after its reasons is whole, and shorter than it was.
             assert closed == expected[len(events) : len(events) + len(closed)], where
     return cuts
+
+
+METERED = 12
+
+
+def test_a_meter_and_a_decoder_tell_the_same_of_every_cut(recordings: dict[Group, list[Exchange]]) -> None:
+    """Streams that pass through are counted by a meter that reads little of them: it must come to the same end."""
+    compared = 0
+    for exchange in streams(recordings):
+        if exchange["dialect"] != "openai-chat":
+            continue
+        body: bytes = exchange["body"]
+        meter = chat_meter(ChatDecoder())
+        before = 0
+        edges = [match.end() for match in FRAME.finditer(body)][-4:]
+        for place in sorted({len(body) * step // METERED for step in range(METERED + 1)} | {*edges}):
+            if not meter.complete:
+                meter.feed(body[before:place])
+            before = place
+            cut_off = copy.deepcopy(meter)
+            if not cut_off.complete:
+                cut_off.close()
+            decoder, wanted = ChatDecoder(), Meter()
+            wanted.add(decoder.feed(body[:place]))
+            wanted.add(decoder.close())
+            where = (exchange["id"], place)
+            assert (cut_off.complete, cut_off.usage) == (wanted.complete, wanted.usage), where
+            assert type(cut_off.error) is type(wanted.error), where
+            compared += 1
+    assert compared > 5_000
 
 
 # Through the whole relay
