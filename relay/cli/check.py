@@ -17,8 +17,8 @@ __all__ = ["check"]
 def check(file: Path | None) -> None:
     """Check a configuration FILE: every mistake at once, each with its line and key.
 
-    Without FILE, the one that `relay serve` would use. Nothing is started. Servers on this machine are asked whether they
-    are there, and no other upstream is asked anything.
+    Without FILE, the one that `relay serve` would use. Nothing is started. Servers on this machine are asked if
+    they are there, and no other upstream is asked anything.
     """
     from relay.catalog import load_plugins, read_catalog
     from relay.config import ConfigError
