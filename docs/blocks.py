@@ -213,7 +213,14 @@ def families() -> str:
     for bound in plugins().families.values():
         family = bound.family
         count = len(family.hosts) or 1
-        rows.append((code(family.name), code(f"relay_{bound.plugin}"), str(count), ABOUT[family.name]))
+        rows.append(
+            (
+                code(family.name),
+                code(f"relay_{bound.plugin}"),
+                str(count),
+                ABOUT.get(family.name) or about(bound.plugin),
+            )
+        )
     return table(("Family", "Plugin", "Hosts", "What it reaches"), rows)
 
 
@@ -480,12 +487,17 @@ def command_names() -> str:
     return table(("Command", "Does"), [(code(f"relay {name}"), text) for name, (_, text) in BUILT_IN.items()])
 
 
+def about(plugin: str) -> str:
+    """What a plugin's module says of itself."""
+    module = plugins().manager.get_plugin(plugin)
+    text = inspect.getdoc(module if inspect.ismodule(module) else inspect.getmodule(type(module))) or ""
+    return text.split("\n\n")[0]
+
+
 def plugin_table() -> str:
     rows = []
     for record in plugins().records:
-        module = plugins().manager.get_plugin(record.name)
-        about = inspect.getdoc(module if inspect.ismodule(module) else inspect.getmodule(type(module))) or ""
-        rows.append((code(record.name), ", ".join(code(hook) for hook in record.hooks), about.split("\n\n")[0]))
+        rows.append((code(record.name), ", ".join(code(hook) for hook in record.hooks), about(record.name)))
     return table(("Plugin", "Hooks", "What it is"), rows)
 
 

@@ -141,7 +141,7 @@ def test_every_setting_is_documented_with_a_meaning() -> None:
         for field in msgspec.structs.fields(struct):
             if (path, field.name) == ("models.*", "price"):
                 continue
-            row = re.search(rf"^\| `{field.name}` \|.*\| (.+) \|$", rows, re.MULTILINE)
+            row = re.search(rf"^\| `{field.name}` \|[^|]*\|[^|]*\| .*\S.* \|$", rows, re.MULTILINE)
             assert row is not None, f"{path}.{field.name} has no row, or none with a meaning"
 
 
@@ -239,7 +239,7 @@ def test_every_command_line_in_the_pages_is_one() -> None:
         path = max((known for known in COMMANDS if " ".join(words).startswith(known)), key=len)
         options = {name for parameter in COMMANDS[path].params for name in (*parameter.opts, *parameter.secondary_opts)}
         used = {word for word in words[path.count(" ") + 1 :] if word.startswith("--")}
-        assert path != "relay" or used <= {"--help", "--version"}, line
+        assert not isinstance(COMMANDS[path], click.Group) or used, f"no such command: {line}"
         assert used <= options | {"--help", "--version"}, line
 
 
