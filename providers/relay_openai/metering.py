@@ -136,7 +136,7 @@ class UsageFilter(WholeEvents):
         """What was still held back, unless it is the whole chunk without its blank line."""
         opened = self._open
         rest = super().close()
-        return rest if opened or not _is_count(rest) else b""
+        return rest if opened or not _is_count(rest) else _lead(rest)
 
     def _filtered(self, complete: bytes) -> bytes:
         if not _EMPTY.search(complete):
@@ -146,10 +146,15 @@ class UsageFilter(WholeEvents):
         for match in _BLANK.finditer(complete):
             event = complete[start : match.end()]
             start = match.end()
-            if not _is_count(event):
-                kept.append(event)
+            # Empty lines before the dropped event are not part of it.
+            kept.append(_lead(event) if _is_count(event) else event)
         kept.append(complete[start:])
         return b"".join(kept)
+
+
+def _lead(event: bytes) -> bytes:
+    """The empty lines that an event begins with."""
+    return event[: len(event) - len(event.lstrip(b"\r\n"))]
 
 
 def _is_count(event: bytes) -> bool:

@@ -161,6 +161,12 @@ def test_complete_events_pass_at_once_and_only_the_open_one_waits() -> None:
     assert kept.feed(first[10:]) == first
 
 
+def test_line_ends_before_a_count_are_kept() -> None:
+    for data, wanted in ((b"\n" + COUNT + DONE, b"\n" + DONE), (b"\r\n" + COUNT.rstrip(b"\n"), b"\r\n")):
+        for size in (1, 1000):
+            assert cut(data, [size]) == wanted
+
+
 def test_a_caller_who_asked_gets_every_byte_but_never_half_an_event() -> None:
     stream = b": comment\n\n" + CHUNK % b"a" + COUNT + DONE
     for data in (stream, stream.replace(b"\n", b"\r\n")):
