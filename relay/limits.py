@@ -10,8 +10,10 @@ that later calls wait for; usage below it comes back at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay.errors import RateLimited
 
@@ -30,13 +32,16 @@ class Limits:
         return bool(self.rpm or self.tpm or self.concurrency)
 
 
-@dataclass(frozen=True, slots=True)
 class Scope:
     """Whom limits apply to: a key, a model, or a key's use of a model. `name` is what an error calls it."""
 
-    name: str
-    id: Hashable
-    limits: Limits
+    __slots__ = ("limits", "name", "place")
+
+    def __init__(self, name: str, id: Hashable, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self.place = (name, id)
+        """Where its state is kept: equal for equal names and ids."""
 
 
 class Bucket:
@@ -85,8 +90,7 @@ class State:
     running: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """The tightest of several buckets as a caller may know it: whole units, and seconds until it is full."""
 
     limit: int
@@ -94,37 +98,52 @@ class View:
     reset: float
 
 
-@dataclass(slots=True)
 class Reservation:
     """What one call holds. Settle it exactly once; later calls of `settle` do nothing."""
 
-    limiter: Limiter
-    states: list[tuple[Scope, State]]
-    tokens: int
-    open: bool = field(default=True)
+    __slots__ = ("_limiter", "_open", "_states", "_tokens")
+
+    def __init__(self, limiter: Limiter, states: list[State], tokens: int) -> None:
+        self._limiter = limiter
+        self._states = states
+        self._tokens = tokens
+        self._open = True
 
     def settle(self, tokens: int, now: float) -> None:
         """The call is over and used `tokens`: correct the buckets and free the place."""
-        if not self.open:
+        if not self._open:
             return
-        self.open = False
-        for scope, state in self.states:
+        self._open = False
+        missing = tokens - self._tokens
+        for state in self._states:
             state.running -= 1
-            if state.tokens is not None and tokens != self.tokens:
-                state.tokens.refill(now)
-                state.tokens.take(tokens - self.tokens)
-            self.limiter.forget_idle(scope, state, now)
+            bucket = state.tokens
+            if bucket is not None and missing:
+                bucket.refill(now)
+                bucket.take(missing)
+        self._limiter.ended(now)
+
+    def views(self) -> tuple[View | None, View | None]:
+        """The tightest request bucket and the tightest token bucket, as of the reservation."""
+        return _views(self._states)
 
 
-def _tightest(buckets: Iterable[Bucket | None]) -> View | None:
-    tightest: Bucket | None = None
-    for bucket in buckets:
-        if bucket is not None and (tightest is None or bucket.level < tightest.level):
-            tightest = bucket
-    if tightest is None:
+def _views(states: Sequence[State]) -> tuple[View | None, View | None]:
+    if len(states) == 1:
+        state = states[0]
+        return _view(state.requests), _view(state.tokens)
+    return _view(_tightest(state.requests for state in states)), _view(_tightest(state.tokens for state in states))
+
+
+def _view(bucket: Bucket | None) -> View | None:
+    if bucket is None:
         return None
-    missing = tightest.capacity - tightest.level
-    return View(int(tightest.capacity), max(0, int(tightest.level + 1e-6)), missing / tightest.rate)
+    level, capacity = bucket.level, bucket.capacity
+    return View(int(capacity), int(level + 1e-6) if level > 0 else 0, (capacity - level) / bucket.rate)
+
+
+def _tightest(buckets: Iterable[Bucket | None]) -> Bucket | None:
+    return min((bucket for bucket in buckets if bucket is not None), key=lambda bucket: bucket.level, default=None)
 
 
 class Limiter:
@@ -143,53 +162,57 @@ class Limiter:
 
     def reserve(self, scopes: Sequence[Scope], tokens: int, now: float) -> Reservation:
         """Take one request, `tokens` tokens and one place from every scope, or raise RateLimited and take nothing."""
-        states: list[tuple[Scope, State]] = []
-        refusal: RateLimited | None = None
-        for scope in scopes:
-            if not scope.limits:
-                continue
-            state = self._state(scope, now)
-            states.append((scope, state))
-            refused = _refusal(scope, state, tokens)
-            if refused is not None and (refusal is None or (refused.retry_after or 0) > (refusal.retry_after or 0)):
-                refusal = refused
-        if refusal is not None:
-            raise refusal
-        for _, state in states:
+        states = [self._state(scope, now) for scope in scopes]
+        for scope, state in zip(scopes, states, strict=True):
+            requests, bucket, limits = state.requests, state.tokens, scope.limits
+            if (
+                (requests is not None and requests.level < 1)
+                or (bucket is not None and bucket.level < tokens)
+                or (limits.concurrency and state.running >= limits.concurrency)
+            ):
+                self._refuse(scopes, states, tokens)
+        for state in states:
             state.running += 1
             if state.requests is not None:
-                state.requests.take(1)
+                state.requests.level -= 1
             if state.tokens is not None:
-                state.tokens.take(tokens)
+                state.tokens.level -= tokens
         return Reservation(self, states, tokens)
+
+    def _refuse(self, scopes: Sequence[Scope], states: Sequence[State], tokens: int) -> None:
+        """Raise the refusal with the longest wait, if any scope really refuses."""
+        refusals = [_refusal(scope, state, tokens) for scope, state in zip(scopes, states, strict=True)]
+        refused = [refusal for refusal in refusals if refusal is not None]
+        if refused:
+            raise max(refused, key=lambda refusal: refusal.retry_after or 0)
 
     def views(self, scopes: Sequence[Scope], now: float) -> tuple[View | None, View | None]:
         """The tightest request bucket and the tightest token bucket of these scopes, for the rate-limit headers."""
-        states = [self._state(scope, now) for scope in scopes if scope.limits]
-        return _tightest(state.requests for state in states), _tightest(state.tokens for state in states)
+        return _views([self._state(scope, now) for scope in scopes])
 
     def _state(self, scope: Scope, now: float) -> State:
-        key = (scope.name, scope.id)
-        state = self._states.get(key)
+        """The scope's state with its buckets up to date."""
+        state = self._states.get(scope.place)
         if state is None:
-            state = self._states[key] = State()
-        state.requests = _current(state.requests, scope.limits.rpm, now)
-        state.tokens = _current(state.tokens, scope.limits.tpm, now)
+            state = self._states[scope.place] = State()
+        limits = scope.limits
+        state.requests = _current(state.requests, limits.rpm, now)
+        state.tokens = _current(state.tokens, limits.tpm, now)
         return state
 
-    def forget_idle(self, scope: Scope, state: State, now: float) -> None:
-        """Now and then, drop every state that says nothing any more."""
+    def ended(self, now: float) -> None:
+        """A call has ended. Now and then, drop every state that says nothing any more."""
         self._ended += 1
         # Growing with the table, so that the look through all of it costs each call the same little bit.
         if self._ended < 1024 + len(self._states) // 2:
             return
         self._ended = 0
-        for key, other in list(self._states.items()):
-            buckets = [bucket for bucket in (other.requests, other.tokens) if bucket is not None]
+        for place, state in list(self._states.items()):
+            buckets = [bucket for bucket in (state.requests, state.tokens) if bucket is not None]
             for bucket in buckets:
                 bucket.refill(now)
-            if other.running == 0 and all(bucket.level >= bucket.capacity for bucket in buckets):
-                del self._states[key]
+            if state.running == 0 and all(bucket.level >= bucket.capacity for bucket in buckets):
+                del self._states[place]
 
 
 def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
@@ -200,8 +223,13 @@ def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
         return Bucket(capacity, now)
     if bucket.capacity != capacity:
         bucket.resize(capacity, now)
-    else:
-        bucket.refill(now)
+        return bucket
+    # `refill`, written out: this runs twice for every call.
+    elapsed = now - bucket.at
+    if elapsed > 0:
+        level = bucket.level + elapsed * bucket.rate
+        bucket.level = level if level < bucket.capacity else bucket.capacity
+        bucket.at = now
     return bucket
 
 
@@ -244,7 +272,7 @@ def duration(seconds: float) -> str:
     >>> duration(0.0121), duration(1.5), duration(360)
     ('13ms', '1.5s', '6m0s')
     """
-    milliseconds = int(-(-seconds * 1000 // 1))
+    milliseconds = math.ceil(seconds * 1000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, rest = divmod(milliseconds, 60_000)

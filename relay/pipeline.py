@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from relay.attempt import Attempt
 from relay.call import Call
-from relay.errors import NotAllowed, Unavailable, UpstreamError
+from relay.errors import NotAllowed, RateLimited, Unavailable, UpstreamError
 from relay.limits import Limits, Scope, View, duration
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck, check_definitions
@@ -25,6 +26,8 @@ OUTPUT_GUESS = 1024
 OUTPUT_CEILING = 4096
 """Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
 
+SCOPES_KEPT = 10_000
+
 log = logging.getLogger("relay.pipeline")
 
 
@@ -33,6 +36,7 @@ class Pipeline:
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
+        self._scopes: dict[tuple[int, str], tuple[Key, PublicModel, Sequence[Scope]]] = {}
 
     async def run(self, call: Call, request: web.Request) -> web.StreamResponse:
         """The answer. Raises RelayError if there is none and nothing was sent."""
@@ -51,39 +55,47 @@ class Pipeline:
         return await self._try(call, model, request)
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
-        if call.head is None:
+        head = call.head
+        if head is None:
             raise AssertionError("the head was read")
-        wanted = min(call.head.max_output or OUTPUT_GUESS, OUTPUT_CEILING) * call.head.choices
-        now = self.relay.clock()
+        wanted = head.max_output or OUTPUT_GUESS
+        tokens = head.input_estimate + (wanted if wanted < OUTPUT_CEILING else OUTPUT_CEILING) * head.choices
+        relay = self.relay
+        now = relay.clock()
         scopes = self.scopes(call.key, model)
-        limiter = self.relay.limiter
         try:
-            call.reservation = limiter.reserve(scopes, call.head.input_estimate + wanted, now)
-        finally:
-            # On refusals too: that is when a caller needs them.
-            call.headers.update(rate_headers(*limiter.views(scopes, now)))
+            call.reservation = relay.limiter.reserve(scopes, tokens, now)
+        except RateLimited:
+            # That is when a caller needs them most.
+            call.headers.update(rate_headers(*relay.limiter.views(scopes, now)))
+            raise
+        call.headers.update(rate_headers(*call.reservation.views()))
 
-    def scopes(self, key: Key, model: PublicModel) -> list[Scope]:
-        """Whose limits a call of this key for this model counts against."""
+    def scopes(self, key: Key, model: PublicModel) -> Sequence[Scope]:
+        """Whose limits a call of this key for this model counts against; remembered while neither changes."""
+        place = (key.id, model.id)
+        known = self._scopes.get(place)
+        if known is not None and known[0] is key and known[1] is model:
+            return known[2]
+        scopes = tuple(scope for scope in self._all_scopes(key, model) if scope.limits)
+        if len(self._scopes) >= SCOPES_KEPT:
+            self._scopes.clear()
+        self._scopes[place] = (key, model, scopes)
+        return scopes
+
+    def _all_scopes(self, key: Key, model: PublicModel) -> Iterator[Scope]:
         defaults = self.relay.settings.keys
-        scopes = [
-            Scope(
-                "key",
-                key.id,
-                Limits(
-                    defaults.rpm if key.rpm is None else key.rpm,
-                    defaults.tpm if key.tpm is None else key.tpm,
-                    defaults.concurrency if key.concurrency is None else key.concurrency,
-                ),
-            )
-        ]
-        if model.limits:
-            scopes.append(Scope("model", model.id, model.limits))
+        limits = Limits(
+            defaults.rpm if key.rpm is None else key.rpm,
+            defaults.tpm if key.tpm is None else key.tpm,
+            defaults.concurrency if key.concurrency is None else key.concurrency,
+        )
+        yield Scope("key", key.id, limits)
+        yield Scope("model", model.id, model.limits)
         own = key.model_limits.get(model.id)
         if own is not None:
             limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)
-            scopes.append(Scope("key's model", (key.id, model.id), limits))
-        return scopes
+            yield Scope("key's model", (key.id, model.id), limits)
 
     async def _try(self, call: Call, model: PublicModel, request: web.Request) -> web.StreamResponse:
         refused: UpstreamError | None = None

@@ -66,7 +66,16 @@ def cost(usage: Usage, price: Price) -> int:
     """Nano-dollars of one call, rounded half up. What the upstream did not report counts as nothing."""
     total_in = usage.input or 0
     total_out = usage.output or 0
-    rates = price.at(total_in)
+    rates = price.at(total_in) if price.tiers else price.rates
+    if not (
+        usage.cache_read
+        or usage.cache_write_5m
+        or usage.cache_write_1h
+        or usage.audio_in
+        or usage.reasoning
+        or usage.audio_out
+    ):
+        return price.request + (total_in * rates.input + total_out * rates.output + MILLION // 2) // MILLION
     parts_in = (
         (usage.cache_read, rates.cache_read),
         (usage.cache_write_5m, rates.cache_write_5m),

@@ -26,6 +26,13 @@ def decode_usage(raw: Any) -> Usage | None:
     completion = token_count(raw.get("completion_tokens"))
     if prompt is None and completion is None:
         return None
+    if (
+        len(raw) == 3
+        and prompt is not None
+        and completion is not None
+        and raw.get("total_tokens") == prompt + completion
+    ):
+        return Usage(input=prompt, output=completion, raw=raw)
     inside = _details(raw, "prompt_tokens_details")
     outside = _details(raw, "completion_tokens_details")
     usage = Usage(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import aiosqlite
 
@@ -236,12 +236,19 @@ class UsageTable:
         prices: dict[Price, int] = {}
         used = self._last_used(rows)
 
+        try:
+            # Nearly every batch holds no word and no price that was not seen before.
+            values = [_values(row, self._words, self._prices) for row in rows]
+        except KeyError:
+            values = None
+
         async def work(connection: aiosqlite.Connection) -> None:
-            words.update(await self._intern(connection, rows))
-            prices.update(await self._intern_prices(connection, rows))
-            known = self._words | words if words else self._words
-            known_prices = self._prices | prices if prices else self._prices
-            values = [_values(row, known, known_prices) for row in rows]
+            nonlocal values
+            if values is None:
+                words.update(await self._intern(connection, rows))
+                prices.update(await self._intern_prices(connection, rows))
+                known, known_prices = self._words | words, self._prices | prices
+                values = [_values(row, known, known_prices) for row in rows]
             async with connection.executemany(INSERT, values):
                 pass
             if used:
@@ -398,43 +405,56 @@ def _bounded(value: int | None) -> int | None:
     return None if value is None else max(-LARGEST, min(int(value), LARGEST))
 
 
-_NO_USAGE = Usage()
+_NO_COUNTS: tuple[int | None, ...] = (None,) * len(COUNTS)
 
 
-def _values(row: UsageRow, words: dict[str, int], prices: dict[Price, int]) -> tuple[Any, ...]:
-    usage = row.usage or _NO_USAGE
-    word: Callable[[str | None], int | None] = cast("dict[str | None, int]", words).get
-    bounded = _bounded
-    # In the order of COLUMNS. Written out: this is the only loop here that runs for every request.
+def _counts(usage: Usage) -> tuple[int | None, ...]:
+    counts = (
+        usage.input,
+        usage.output,
+        usage.cache_read,
+        usage.cache_write_5m,
+        usage.cache_write_1h,
+        usage.reasoning,
+        usage.audio_in,
+        usage.audio_out,
+    )
+    # They come from upstreams, and from plugins that may not have looked at them.
+    for value in counts:
+        if value is not None and not -LARGEST < value < LARGEST:
+            return tuple(_bounded(value) for value in counts)
+    return counts
+
+
+def _values(row: UsageRow, words: Mapping[str, int], prices: Mapping[Price, int]) -> tuple[Any, ...]:
+    """A row as it is stored. Raises KeyError for a word or a price that has no number yet.
+
+    Written out, in the order of COLUMNS: this is the only loop here that runs for every request.
+    """
+    cost, model, upstream, target = row.cost, row.model, row.upstream, row.target_model
+    family, dialect, error, tools, price = row.family, row.dialect, row.error_code, row.tools, row.price
     return (
         pack(row.request_id),
-        bounded(row.at),
+        row.at,
         row.key_id,
-        int(row.stream),
-        bounded(row.status),
-        bounded(row.cost),
-        bounded(row.first_byte_ms),
-        bounded(row.duration_ms),
-        bounded(row.attempts),
-        word(row.operation),
-        word(row.model),
-        word(row.upstream),
-        word(row.target_model),
-        word(row.family),
-        word(row.dialect),
-        word(row.outcome),
-        word(row.usage_source),
-        word(row.error_code),
-        word(row.tools),
-        bounded(usage.input),
-        bounded(usage.output),
-        bounded(usage.cache_read),
-        bounded(usage.cache_write_5m),
-        bounded(usage.cache_write_1h),
-        bounded(usage.reasoning),
-        bounded(usage.audio_in),
-        bounded(usage.audio_out),
-        None if row.price is None else prices[row.price],
+        1 if row.stream else 0,
+        row.status,
+        cost if cost is None or -LARGEST < cost < LARGEST else _bounded(cost),
+        row.first_byte_ms,
+        row.duration_ms,
+        row.attempts,
+        words[row.operation],
+        None if model is None else words[model],
+        None if upstream is None else words[upstream],
+        None if target is None else words[target],
+        None if family is None else words[family],
+        None if dialect is None else words[dialect],
+        words[row.outcome],
+        words[row.usage_source],
+        None if error is None else words[error],
+        None if tools is None else words[tools],
+        *(_NO_COUNTS if row.usage is None else _counts(row.usage)),
+        None if price is None else prices[price],
     )
 
 
@@ -463,10 +483,20 @@ def _price(data: Mapping[str, Any]) -> Price:
 PREFIXES = ("", "req_", "req-", "chatcmpl-", "resp_", "msg_")
 """Beginnings of request ids whose rest is hexadecimal; new ones go to the end, because rows hold the index."""
 _DASHED = 0x80
+OURS = "req_"
+OUR_LENGTH = 28
+OUR_MARK = bytes([PREFIXES.index(OURS)])
 
 
 def pack(request_id: str) -> bytes | str:
     """A request id as stored: half as long if it is hexadecimal or a UUID, else the text itself."""
+    if request_id.startswith(OURS) and len(request_id) == OUR_LENGTH:
+        try:
+            packed = bytes.fromhex(request_id[len(OURS) :])
+        except ValueError:
+            packed = b""
+        if packed.hex() == request_id[len(OURS) :]:
+            return OUR_MARK + packed
     prefix = next((start for start in PREFIXES[1:] if request_id.startswith(start)), "")
     rest = request_id[len(prefix) :]
     dashed = len(rest) == 36 and rest[8] == rest[13] == rest[18] == rest[23] == "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from multidict import istr
 
 from relay.call import Call
 from relay.errors import NoKey
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["authenticate"]
 
-KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+KEY_HEADERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
 
 
 async def authenticate(relay: Relay, request: web.Request, operation: str) -> Call:
@@ -36,8 +37,12 @@ async def authenticate(relay: Relay, request: web.Request, operation: str) -> Ca
 
 
 def _token(request: web.Request) -> str:
-    found = {value for name in KEY_HEADERS for value in request.headers.getall(name, ()) if value}
-    for value in request.headers.getall("Authorization", ()):
+    headers = request.headers
+    usual = headers.getall("Authorization", ())
+    if len(usual) == 1 and usual[0].startswith("Bearer sk-") and not any(name in headers for name in KEY_HEADERS):
+        return usual[0][7:].strip()
+    found = {value for name in KEY_HEADERS for value in headers.getall(name, ()) if value}
+    for value in usual:
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer":
             raise NoKey("the Authorization header must have the form: Bearer KEY")

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from relay.dialect import Dialect
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
-from relay.manager import guarded
+from relay.manager import failed
 from relay.middleware import DIALECT
 from relay.views.auth import authenticate
 
@@ -35,11 +35,12 @@ class CallView:
         call.dialect = dialect
         try:
             raw = await self._body(request)
-            call.head = guarded(
-                f"dialect {dialect.name}",
-                "peek",
-                lambda: dialect.peek(raw, self.operation, request.match_info, request.headers),
-            )
+            try:
+                call.head = dialect.peek(raw, self.operation, request.match_info, request.headers)
+            except RelayError:
+                raise
+            except Exception as error:
+                raise failed(f"dialect {dialect.name}", "peek", error) from error
             return await relay.pipeline.run(call, request)
         except RelayError as error:
             call.failed(error)
