@@ -436,6 +436,7 @@ class Losses:
 
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "logit_bias": ({},),
     "service_tier": ("auto", "default"),
     "modalities": (["text"],),
     "truncation": ("disabled",),
@@ -461,14 +462,15 @@ HARMLESS: Mapping[str, str] = {
 def foreign_fields(request: Request, own: str) -> list[Loss]:
     """A loss for each field of another dialect that a family of dialect `own` has no way to send.
 
-    Fields that change nothing in the answer (`HARMLESS`) and values that ask for nothing are left out.
+    Fields that change nothing in the answer (`HARMLESS`) and values that ask for nothing are left out. An empty object
+    is no such value: in several vendors' words it switches a feature on with its defaults.
     """
     losses = []
     for dialect, fields in (request.extra or {}).items():
         if dialect == own:
             continue
         for name, value in fields.items():
-            idle = value is None or value is False or value == {} or value == [] or value in _NEUTRAL.get(name, ())
+            idle = value is None or value is False or value == [] or value in _NEUTRAL.get(name, ())
             if name not in HARMLESS and not idle:
                 losses.append(Loss(name, f"the target has no equivalent of this {dialect} field"))
     return losses

@@ -88,7 +88,8 @@ def test_foreign_fields_are_losses_unless_they_change_nothing() -> None:
                 "metadata": {"a": "b"},
                 "modalities": ["text", "audio"],
                 "prediction": None,
-                "web_search_options": {},
+                "web_search_options": False,
+                "plugins": [],
             },
             "mine": {"anything": 1},
         },
@@ -97,6 +98,12 @@ def test_foreign_fields_are_losses_unless_they_change_nothing() -> None:
         Loss("logit_bias", "the target has no equivalent of this openai-chat field"),
         Loss("modalities", "the target has no equivalent of this openai-chat field"),
     ]
+
+
+def test_an_empty_object_asks_for_a_feature_with_its_defaults() -> None:
+    fields = {"web_search_options": {}, "logit_bias": {}, "metadata": {}}
+    request = Request(model="m", messages=[], extra={"openai-chat": fields})
+    assert [loss.field for loss in kit.foreign_fields(request, "mine")] == ["web_search_options"]
 
 
 def test_a_loss_is_reported_once() -> None:
