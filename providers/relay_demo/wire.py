@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from relay.errors import UpstreamProtocol
+from relay.errors import Unsupported, UpstreamProtocol
 from relay.events import (
     ArgumentsDelta,
     ChoiceStop,
@@ -21,7 +21,7 @@ from relay.events import (
 )
 from relay.fold import Fold
 from relay.ir import Loss, Request, Response, StopReason, Text, Tool, ToolCall, ToolResult, Usage
-from relay.kit import NdjsonDecoder, dumps
+from relay.kit import Losses, NdjsonDecoder, dumps, foreign_fields
 
 __all__ = ["DemoDecoder", "request_body", "response"]
 
@@ -32,18 +32,40 @@ STOPS: dict[str, StopReason] = {
 }
 
 
+DRAWN = "the demo draws nothing by chance"
+SAMPLING: dict[str, tuple[str, tuple[object, ...]]] = {
+    "temperature": (DRAWN, ()),
+    "top_p": (DRAWN, (1,)),
+    "top_k": (DRAWN, ()),
+    "seed": (DRAWN, ()),
+    "frequency_penalty": (DRAWN, (0,)),
+    "presence_penalty": (DRAWN, (0,)),
+    "logprobs": (DRAWN, (False,)),
+    "top_logprobs": (DRAWN, (0,)),
+    "stop": ("the demo stops nowhere but at its end", ([],)),
+}
+"""What the demo does not do, by the name in `Sampling`: why not, and the values with which callers do not ask for it."""
+
+
 def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
-    """The conversation as the demo reads it: roles and plain text, and the tools."""
+    """The conversation as the demo reads it: roles and plain text, and the tools.
+
+    Raises Unsupported where more than one answer is wanted; everything else that it does not do is a loss.
+    """
+    if (request.sampling.choices or 1) > 1:
+        raise Unsupported("the demo gives one answer", param="n")
+    found = Losses(losses)
+    _report(request, found)
     messages: list[dict[str, str]] = []
     for number, message in enumerate(request.messages):
         texts: list[str] = []
         for part in message.parts:
-            if isinstance(part, Text):
-                texts.append(part.text)
-            elif isinstance(part, ToolResult):
-                texts.extend(piece.text for piece in part.parts if isinstance(piece, Text))
-            elif not isinstance(part, ToolCall):
-                losses.append(Loss(f"messages[{number}].content", f"the demo reads no {type(part).__name__.lower()}"))
+            # What a tool answered is read like what a person says; that a tool was called is not read at all.
+            for piece in part.parts if isinstance(part, ToolResult) else [part]:
+                if isinstance(piece, Text):
+                    texts.append(piece.text)
+                elif not isinstance(piece, ToolCall):
+                    found.add(f"messages[{number}].content", f"the demo reads no {type(piece).__name__.lower()}")
         messages.append({"role": message.role, "text": "".join(texts)})
     called = any(isinstance(part, ToolResult) for part in request.messages[-1].parts)
     choice = request.tool_choice.mode if request.tool_choice else "auto"
@@ -60,6 +82,26 @@ def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
             "must_call": choice in ("required", "tool"),
         }
     )
+
+
+def _report(request: Request, losses: Losses) -> None:
+    """Everything beside the conversation that the demo does not look at."""
+    for name, (reason, idle) in SAMPLING.items():
+        value = getattr(request.sampling, name)
+        if value is not None and value not in idle:
+            losses.add(name, reason)
+    if request.output is not None and request.output.kind != "text":
+        losses.add("response_format", "the demo answers in plain text")
+    thinking = request.reasoning
+    if thinking is not None and thinking.enabled is not False and thinking.effort != "none":
+        losses.add("reasoning_effort", "the demo does not think")
+    for index, tool in enumerate(request.tools):
+        if not isinstance(tool, Tool):
+            losses.add(f"tools[{index}]", "the demo calls functions only")
+    if any(message.name for message in request.messages):
+        losses.add("messages[].name", "the demo knows nobody by name")
+    for loss in foreign_fields(request, "demo"):
+        losses.add(loss.field, loss.reason)
 
 
 class DemoDecoder:
