@@ -50,6 +50,7 @@ async def read_catalog(config: Config, plugins: Plugins, environ: Mapping[str, s
     found = await _discover(config.settings, plugins, environ, configured)
     upstreams = [*configured, *(item.upstream for item in found)]
     models = builder.models({upstream.name: upstream for upstream in upstreams})
+    builder.plugin_folder()
     builder.plugin_names()
     if builder.problems:
         raise ConfigError(config.source, builder.problems)
@@ -85,6 +86,11 @@ class _Builder:
 
     def wrong(self, path: tuple[str | int, ...], message: str) -> None:
         self.problems.append(self.config.problem(path, message))
+
+    def plugin_folder(self) -> None:
+        folder = self.settings.plugins.folder
+        if folder and not FilePath(folder).expanduser().is_dir():
+            self.wrong(("plugins", "folder"), f"there is no folder {folder!r}")
 
     def plugin_names(self) -> None:
         known = {record.name for record in self.plugins.records}

@@ -84,7 +84,7 @@ class PluginSettings(msgspec.Struct, frozen=True):
 
     disabled: list[str] = field(default_factory=list)
     folder: str = ""
-    """Files in this folder are loaded as plugins. They are code and run with all rights of the relay."""
+    """Files in this folder are loaded as plugins; it must exist. They are code and run with all rights of the relay."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """One table per plugin, handed to it as it is."""
 

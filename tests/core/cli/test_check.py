@@ -83,6 +83,14 @@ def test_a_plugin_that_cannot_be_used_is_a_warning(run: Run, tmp_path: Path) -> 
     assert "good." in result.stdout
 
 
+def test_a_folder_of_plugins_that_is_none_is_a_mistake(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "gone", tmp_path / "file"):
+        file = write(tmp_path, ALONE + f'[plugins]\nfolder = "{folder}"\n')
+        told = run("check", file, code=1).stderr
+        assert told == f"{file}: line 6: plugins.folder: there is no folder '{folder}'\n"
+
+
 def test_two_plugins_for_one_family_are_a_mistake(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "plugins"
     folder.mkdir()

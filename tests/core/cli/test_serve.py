@@ -209,6 +209,12 @@ def test_a_bad_configuration_never_starts(serve: Serve, tmp_path: Path) -> None:
     assert not (tmp_path / "relay.db").exists()
 
 
+def test_a_folder_of_plugins_that_is_missing_never_starts(serve: Serve, tmp_path: Path) -> None:
+    code, output, errors = serve(config=DEMO + '[plugins]\nfolder = "/nowhere/at/all"\n').end()
+    assert (code, output) == (1, "")
+    assert errors == f"{tmp_path / 'relay.toml'}: line 7: plugins.folder: there is no folder '/nowhere/at/all'\n"
+
+
 def test_other_machines_are_served_only_once_there_is_a_key(serve: Serve) -> None:
     code, output, errors = serve("--host", "0.0.0.0").end()
     assert code == 1
