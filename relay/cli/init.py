@@ -36,9 +36,11 @@ def init(file: Path | None, only_print: bool, force: bool) -> None:
         fail(f"{path} exists already; --force replaces it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Only the owner may read it: people put keys into configuration files.
+        # Only the owner may read it: people put keys into configuration files. A file that is replaced keeps the mode
+        # that it had, unless it is changed too.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            os.fchmod(out.fileno(), 0o600)
             out.write(example())
     except OSError as error:
         fail(f"{path} cannot be written: {error.strerror}")

@@ -27,10 +27,12 @@ def test_without_a_name_it_goes_where_serve_looks(run: Run, tmp_path: Path) -> N
 def test_a_file_that_exists_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text("# mine\n")
+    file.chmod(0o644)
     assert run("init", str(file), code=1).stderr == f"{file} exists already; --force replaces it\n"
     assert file.read_text() == "# mine\n"
     run("init", "--force", str(file))
     assert file.read_text(encoding="utf-8") == example()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600, "a file that everybody could read stays readable"
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(run: Run, tmp_path: Path) -> None:
