@@ -44,7 +44,7 @@ SAMPLING: dict[str, tuple[str, tuple[object, ...]]] = {
     "top_logprobs": (DRAWN, (0,)),
     "stop": ("the demo stops nowhere but at its end", ([],)),
 }
-"""What the demo does not do, by the name in `Sampling`: why not, and the values with which callers do not ask for it."""
+"""What the demo does not do, by the name in `Sampling`: why not, and the values that do not ask for it."""
 
 
 def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
