@@ -1,8 +1,8 @@
 """For plugin authors: the pieces that every translator needs, sans-IO and measured.
 
-Decoders of wire framing (`SseDecoder`, `NdjsonDecoder`), writers (`sse_frame`), JSON with the relay's manners
-(`loads`, `dumps`), and helpers for `data:` URLs, token estimates and model names. For commands and caches: `table`,
-`usd`, `cache_dir`.
+Decoders of wire framing (`SseDecoder`, `NdjsonDecoder`), a filter that passes whole events only (`WholeEvents`),
+writers (`sse_frame`), JSON with the relay's manners (`loads`, `dumps`), and helpers for `data:` URLs, token estimates
+and model names. For commands and caches: `table`, `usd`, `cache_dir`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from relay.body import BOM
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.events import Event
 from relay.fold import Fold
@@ -25,10 +26,12 @@ from relay.pricing import usd
 from relay.table import table
 
 __all__ = [
+    "EVENT_END",
     "MAX_MESSAGE",
     "Losses",
     "NdjsonDecoder",
     "SseDecoder",
+    "WholeEvents",
     "cache_dir",
     "data_url",
     "dumps",
@@ -52,8 +55,6 @@ __all__ = [
 
 MAX_EVENT = 16 * 1024 * 1024
 """Longest event, in bytes, that a decoder buffers before it calls the upstream broken."""
-
-BOM = b"\xef\xbb\xbf"
 
 
 class SseDecoder:
@@ -151,6 +152,67 @@ class NdjsonDecoder:
         """The last line, if the stream ended without a line end."""
         rest, self._buffer = self._buffer.strip(), b""
         return [rest] if rest else []
+
+
+EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+"""The blank line behind an event, whatever the line ends are. The groups are atomic: CRLF is not two line ends."""
+
+
+class WholeEvents:
+    """A `StreamFilter` that passes whole events only, unchanged.
+
+    What follows the last complete event is held back until it is complete too. Where the upstream breaks off inside of
+    an event, the caller's error event then follows a good one; behind half a one it would be read as more of the same.
+    """
+
+    __slots__ = ("_held", "_open")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._open = False
+        """Whether an event was so long that the filter gave up holding it back."""
+
+    def feed(self, data: bytes, /) -> bytes:
+        """What of `data`, and of bytes held back before, goes to the caller now."""
+        if not self._held and not self._open and data.endswith(b"\n\n"):
+            return self._filtered(data)
+        buffer = self._held + data if self._held else data
+        end = self._last_end(buffer)
+        complete, self._held = buffer[:end], buffer[end:]
+        if self._open and end:
+            # The rest of the long event ends here.
+            first = EVENT_END.search(complete)
+            assert first is not None
+            self._open = False
+            return complete[: first.end()] + self._filtered(complete[first.end() :])
+        passed = self._filtered(complete)
+        if self._open or len(self._held) > MAX_EVENT:
+            self._open = True
+            # A line end may be half of a blank line: it stays until it is known.
+            keep = len(self._held) - len(self._held.rstrip(b"\r\n"))
+            passed, self._held = passed + self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return passed
+
+    def close(self) -> bytes:
+        """What was still held back: the last event, without its blank line."""
+        rest, self._held = self._held, b""
+        return rest
+
+    @staticmethod
+    def _last_end(buffer: bytes) -> int:
+        """Where the last complete event ends. A CR at the very end may be half of a CRLF, so it does not count."""
+        usable = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
+        if b"\r" not in buffer:
+            place = buffer.rfind(b"\n\n")
+            return place + 2 if place >= 0 else 0
+        end = 0
+        for match in EVENT_END.finditer(buffer, 0, usable):
+            end = match.end()
+        return end
+
+    def _filtered(self, complete: bytes) -> bytes:
+        """What passes of these complete events."""
+        return complete
 
 
 def sse_frame(data: bytes, event: str = "") -> bytes:

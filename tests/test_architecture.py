@@ -19,9 +19,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir paths secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "config envelope events family limits pricing store.database",
+        "config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "dialect fold hookspecs proxies routing store.keys",
+        "body dialect fold hookspecs proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
         "kit store.ring store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
@@ -46,7 +46,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 )
 """Modules of `relay`, lowest first. A module imports only from layers below its own; for types alone, from anywhere."""
 
-CONTRACT = frozenset({"relay", "relay.ir", "relay.events", "relay.errors", "relay.kit", "relay.fold", "relay.skim"})
+CONTRACT = frozenset(
+    f"relay{name}" for name in ("", ".ir", ".events", ".errors", ".kit", ".fold", ".skim", ".body", ".fields")
+)
 """All that a plugin may import of the core."""
 SHARED = frozenset({("relay_local", "relay_openai")})
 """Plugins that build on another one: (who, on whom)."""

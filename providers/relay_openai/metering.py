@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from relay.kit import MAX_EVENT, SseDecoder, dumps
+from relay.kit import EVENT_END, SseDecoder, WholeEvents, dumps
 
 __all__ = ["UsageFilter", "WholeEvents", "ask_for_usage", "asks_for_usage"]
 
@@ -62,66 +62,7 @@ def _candidates(raw: bytes) -> list[bytes]:
     return found
 
 
-# A blank line ends an event, whatever the line ends are. The groups are atomic: CRLF must not count as two of them.
-_BLANK = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _EMPTY = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-
-
-class WholeEvents:
-    """A `StreamFilter` that passes whole events only, unchanged.
-
-    What follows the last complete event is held back until it is complete too. Where the upstream breaks off inside of
-    an event, the caller's error event then follows a good one; behind half a one it would be read as more of the same.
-    """
-
-    __slots__ = ("_held", "_open")
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._open = False
-        """Whether an event was so long that the filter gave up holding it back."""
-
-    def feed(self, data: bytes, /) -> bytes:
-        """What of `data`, and of bytes held back before, goes to the caller now."""
-        if not self._held and not self._open and data.endswith(b"\n\n"):
-            return self._filtered(data)
-        buffer = self._held + data if self._held else data
-        end = self._last_end(buffer)
-        complete, self._held = buffer[:end], buffer[end:]
-        if self._open and end:
-            # The rest of the long event ends here.
-            first = _BLANK.search(complete)
-            assert first is not None
-            self._open = False
-            return complete[: first.end()] + self._filtered(complete[first.end() :])
-        passed = self._filtered(complete)
-        if self._open or len(self._held) > MAX_EVENT:
-            self._open = True
-            # A line end may be half of a blank line: it stays until it is known.
-            keep = len(self._held) - len(self._held.rstrip(b"\r\n"))
-            passed, self._held = passed + self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return passed
-
-    def close(self) -> bytes:
-        """What was still held back: the last event, without its blank line."""
-        rest, self._held = self._held, b""
-        return rest
-
-    @staticmethod
-    def _last_end(buffer: bytes) -> int:
-        """Where the last complete event ends. A CR at the very end may be half of a CRLF, so it does not count."""
-        usable = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
-        if b"\r" not in buffer:
-            place = buffer.rfind(b"\n\n")
-            return place + 2 if place >= 0 else 0
-        end = 0
-        for match in _BLANK.finditer(buffer, 0, usable):
-            end = match.end()
-        return end
-
-    def _filtered(self, complete: bytes) -> bytes:
-        """What passes of these complete events."""
-        return complete
 
 
 class UsageFilter(WholeEvents):
@@ -143,7 +84,7 @@ class UsageFilter(WholeEvents):
             return complete
         kept = []
         start = 0
-        for match in _BLANK.finditer(complete):
+        for match in EVENT_END.finditer(complete):
             event = complete[start : match.end()]
             start = match.end()
             # Empty lines before the dropped event are not part of it.

@@ -191,7 +191,7 @@ def test_a_count_without_its_blank_line_is_dropped_at_the_end_and_half_of_one_is
 
 
 def test_an_endless_event_is_not_collected_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay_openai.metering.MAX_EVENT", 100)
+    monkeypatch.setattr("relay.kit.MAX_EVENT", 100)
     long = b"data: " + b"x" * 500 + b"\n\n"
     stream = long + COUNT + DONE
     assert cut(stream, [50]) == long + DONE

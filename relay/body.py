@@ -1,0 +1,80 @@
+"""For dialects: the raw body of a request, read once and checked only where the relay itself depends on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from relay.errors import BadParameter
+from relay.fields import boolean, word
+
+__all__ = ["MAX_NAME", "read_body", "read_model", "read_stream"]
+
+BOM = b"\xef\xbb\xbf"
+MAX_NAME = 256
+"""Longest model name, in characters."""
+
+
+def read_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` spells.
+
+    Raises BadParameter saying what is wrong and where, without showing any of it. A body with two `model` keys is
+    refused: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
+    """
+    if raw.startswith(BOM):
+        raise BadParameter("the body begins with a byte order mark; send JSON in UTF-8 without one")
+    if not raw.strip():
+        raise BadParameter("the body is empty; send a JSON object")
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadParameter(_reason(raw, error)) from None
+    if type(data) is not dict:
+        raise BadParameter("the body must be a JSON object")
+    if raw.count(b'"model"') != 1 or b"\\u006" in raw:
+        _refuse_twins(raw)
+    return data
+
+
+def _reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as broken:
+        return f"the body is not UTF-8: byte {broken.start} cannot be decoded"
+    return f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+
+
+def _refuse_twins(raw: bytes) -> None:
+    """Look at the keys of the outermost object, which is the last one that the parser completes."""
+    outermost: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        outermost[:] = [name for name, _ in pairs]
+
+    try:
+        json.loads(raw, object_pairs_hook=note)
+    except RecursionError:
+        raise BadParameter("the body is nested too deeply") from None
+    if outermost.count("model") > 1:
+        raise BadParameter("the body has more than one model", param="model")
+
+
+def read_model(data: Mapping[str, Any]) -> str:
+    """The model's name."""
+    if data.get("model") is None:
+        raise BadParameter("model is missing", param="model")
+    name = word(data["model"], "model")
+    if len(name) > MAX_NAME:
+        raise BadParameter(f"model must be at most {MAX_NAME} characters", param="model")
+    if not name.isprintable():
+        raise BadParameter("model must not hold control characters", param="model")
+    return name
+
+
+def read_stream(data: Mapping[str, Any]) -> bool:
+    """Whether the caller wants a stream."""
+    value = data.get("stream")
+    return False if value is None else boolean(value, "stream")
