@@ -16,6 +16,7 @@ from relay.family import (
     UpstreamRequest,
 )
 from relay.hookspecs import hookimpl, hookspec
+from relay.limits import View as LimitView
 from relay.pricing import Price, Rates, Tier
 from relay.secret import Secret
 from relay.version import __version__
@@ -27,6 +28,7 @@ __all__ = [
     "Forward",
     "Head",
     "Host",
+    "LimitView",
     "Model",
     "ModelListing",
     "Price",

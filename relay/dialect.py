@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from relay.errors import RelayError
+from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
-from relay.family import Target
+from relay.family import Model, Target
 from relay.ir import Request, Response, Tool
+from relay.limits import View, duration
 
 __all__ = ["Dialect", "Forward", "Head", "Route", "StreamFilter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path that the dialect answers. `operation` says what it asks for: `generate`."""
+    """A path that the dialect answers. `operation` says what it asks for: `generate` or `count_tokens`."""
 
     method: str
     path: str
@@ -72,6 +73,8 @@ class Dialect(ABC):
     stream_type: ClassVar[str] = "text/event-stream"
     keep_alive: ClassVar[bytes] = b""
     """Bytes that clients of this dialect accept between two frames and ignore; empty if there are none."""
+    request_id_header: ClassVar[str] = ""
+    """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 
     @abstractmethod
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
@@ -100,3 +103,31 @@ class Dialect(ABC):
     @abstractmethod
     def encode_error(self, error: RelayError, request_id: str) -> bytes:
         """An error answer's body, as this dialect's clients expect it."""
+
+    def limit_headers(self, requests: View | None, tokens: View | None) -> dict[str, str]:
+        """The tightest limits that apply to a call, as headers of its answer. None: there is no such limit."""
+        headers: dict[str, str] = {}
+        for kind, view in (("requests", requests), ("tokens", tokens)):
+            if view is not None:
+                headers[f"x-ratelimit-limit-{kind}"] = str(view.limit)
+                headers[f"x-ratelimit-remaining-{kind}"] = str(view.remaining)
+                headers[f"x-ratelimit-reset-{kind}"] = duration(view.reset)
+        return headers
+
+    # Asked only of dialects that have such routes, or claim such requests.
+
+    def encode_count(self, tokens: int) -> bytes:
+        """The answer to a `count_tokens` request where no upstream of this dialect is there to give it."""
+        raise Unsupported(f"the dialect {self.name} counts no tokens")
+
+    def claims_models(self, headers: Mapping[str, str]) -> bool:
+        """Whether these headers are of a client of this dialect. All dialects share the path of the model list."""
+        return False
+
+    def encode_models(self, models: Sequence[Model], query: Mapping[str, str]) -> bytes:
+        """The model list, or the part that the query asks for. Raises BadParameter for a query it cannot read."""
+        raise Unsupported(f"the dialect {self.name} lists no models")
+
+    def encode_model(self, model: Model) -> bytes:
+        """One model."""
+        raise Unsupported(f"the dialect {self.name} lists no models")

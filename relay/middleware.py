@@ -75,6 +75,9 @@ def _answer(request: web.Request, error: RelayError, allow: str | None = None) -
 async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
     """The last touch on every answer's headers, streams included."""
     headers = response.headers
-    headers["x-request-id"] = request.get(REQUEST_ID, "")
+    request_id = headers["x-request-id"] = request.get(REQUEST_ID, "")
+    dialect = request.get(DIALECT)
+    if dialect is not None and dialect.request_id_header:
+        headers[dialect.request_id_header] = request_id
     headers["Server"] = "i8relay"
     headers["X-Content-Type-Options"] = "nosniff"

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from relay.attempt import Attempt
 from relay.call import Call
+from relay.counting import count_tokens
 from relay.errors import NotAllowed, RateLimited, Unavailable, UpstreamError
-from relay.limits import Limits, Scope, View, duration
+from relay.limits import Limits, Scope
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck, check_definitions
 from relay.store.keys import Key
@@ -46,6 +47,9 @@ class Pipeline:
         if not call.key.allows(model.id):
             raise NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
         call.model = model
+        if call.head.operation == "count_tokens":
+            # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no limit.
+            return await count_tokens(self.relay, call, model, request)
         if call.head.has_tools:
             tools = call.dialect.tools(call.head)
             check_definitions(tools)
@@ -55,8 +59,8 @@ class Pipeline:
         return await self._try(call, model, request)
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
-        head = call.head
-        if head is None:
+        head, dialect = call.head, call.dialect
+        if head is None or dialect is None:
             raise AssertionError("the head was read")
         wanted = head.max_output or OUTPUT_GUESS
         tokens = head.input_estimate + (wanted if wanted < OUTPUT_CEILING else OUTPUT_CEILING) * head.choices
@@ -67,9 +71,9 @@ class Pipeline:
             call.reservation = relay.limiter.reserve(scopes, tokens, now)
         except RateLimited:
             # That is when a caller needs them most.
-            call.headers.update(rate_headers(*relay.limiter.views(scopes, now)))
+            call.headers.update(dialect.limit_headers(*relay.limiter.views(scopes, now)))
             raise
-        call.headers.update(rate_headers(*call.reservation.views()))
+        call.headers.update(dialect.limit_headers(*call.reservation.views()))
 
     def scopes(self, key: Key, model: PublicModel) -> Sequence[Scope]:
         """Whose limits a call of this key for this model counts against; remembered while neither changes."""
@@ -112,14 +116,3 @@ class Pipeline:
         if refused is None:
             raise Unavailable(f"the model {model.id!r} has no target")
         raise refused
-
-
-def rate_headers(requests: View | None, tokens: View | None) -> dict[str, str]:
-    """The rate-limit headers of the tightest limits that apply."""
-    headers: dict[str, str] = {}
-    for kind, view in (("requests", requests), ("tokens", tokens)):
-        if view is not None:
-            headers[f"x-ratelimit-limit-{kind}"] = str(view.limit)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(view.remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = duration(view.reset)
-    return headers

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "call catalog middleware skim",
         "stream",
         "attempt",
+        "counting",
         "pipeline",
         # The web.
         "views.auth",

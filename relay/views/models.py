@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
 
+from relay.dialect import Dialect
 from relay.errors import NoSuchModel, RelayError
-from relay.family import CAPABILITIES
+from relay.family import CAPABILITIES, Model
+from relay.middleware import DIALECT
 from relay.pricing import MILLION, NANO, Price
 from relay.routing import PublicModel
 from relay.views.auth import authenticate
@@ -50,44 +53,68 @@ def pricing(price: Price) -> dict[str, float | None]:
 
 
 class ModelView:
-    """Authenticates, answers JSON, leaves its usage row."""
+    """Authenticates, answers JSON, leaves its usage row.
+
+    Every dialect has a list of models, and they share its path: the first that claims the request's headers writes the
+    answer. If none does, it is in the i8Relay API's own form.
+    """
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
+        dialects = self.relay.plugins.dialects.values()
+        dialect = next((dialect for dialect in dialects if dialect.claims_models(request.headers)), None)
+        if dialect is not None:
+            request[DIALECT] = dialect
         call = await authenticate(self.relay, request, "models")
+        call.dialect = dialect
         try:
-            body = self.answer(request, call.key.allows)
-            return web.Response(body=orjson.dumps(body), content_type="application/json")
+            body = self.answer(request, dialect, call.key.allows)
+            return web.Response(body=body, content_type="application/json")
         except RelayError as error:
             call.failed(error)
             raise
         finally:
             self.relay.finish(call)
 
-    def answer(self, request: web.Request, allows: Any) -> dict[str, Any]:
+    def answer(self, request: web.Request, dialect: Dialect | None, allows: Callable[[str], bool]) -> bytes:
         """The JSON of this view."""
         raise AssertionError("each view has its own")
+
+    def model(self, model: PublicModel) -> Model:
+        """A public model as dialects are told of it."""
+        target = model.targets[0]
+        return Model(
+            id=model.id,
+            created=model.created,
+            owned_by=model.owned_by or target.upstream.name,
+            context_length=model.context_length or self.relay.context_length(target),
+            capabilities=model.capabilities,
+        )
 
 
 class ModelList(ModelView):
     """All models that the caller's key may use."""
 
-    def answer(self, request: web.Request, allows: Any) -> dict[str, Any]:
-        """The list object that clients expect, with i8Relay models in it."""
-        models = [describe(self.relay, model) for model in self.relay.router.models() if allows(model.id)]
-        return {"object": "list", "data": models}
+    def answer(self, request: web.Request, dialect: Dialect | None, allows: Callable[[str], bool]) -> bytes:
+        """The list object that clients expect."""
+        models = [model for model in self.relay.router.models() if allows(model.id)]
+        if dialect is not None:
+            return dialect.encode_models([self.model(model) for model in models], request.query)
+        return orjson.dumps({"object": "list", "data": [describe(self.relay, model) for model in models]})
 
 
 class OneModel(ModelView):
     """One model by its name, which may hold slashes."""
 
-    def answer(self, request: web.Request, allows: Any) -> dict[str, Any]:
+    def answer(self, request: web.Request, dialect: Dialect | None, allows: Callable[[str], bool]) -> bytes:
         """The model. Raises NoSuchModel, also for one that the key may not use: its existence is not told."""
         name = request.match_info["id"]
         model = self.relay.router.resolve(name)
         if not allows(model.id):
             raise NoSuchModel(f"there is no model {name[:100]!r} here", param="model")
-        return describe(self.relay, model)
+        if dialect is not None:
+            return dialect.encode_model(self.model(model))
+        return orjson.dumps(describe(self.relay, model))
