@@ -54,6 +54,8 @@ class Attempt:
         self.request = request
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
         self.native = self.dialect.name in target.upstream.dialects
+        self.speaks = self.dialect.name if self.native else ""
+        """The dialect in which the upstream is asked; empty for its family's own format."""
         # What an earlier attempt saw was never shown to the client and is not billed.
         call.count = None
 
@@ -82,7 +84,7 @@ class Attempt:
 
     async def _endpoint(self, body: bytes) -> UpstreamRequest:
         headers = self.head.headers if self.native else {}
-        answer = self.family.endpoint(self.target, self.head.operation, body, self.head.stream, headers)
+        answer = self.family.endpoint(self.target, self.head.operation, body, self.head.stream, headers, self.speaks)
         if isinstance(answer, UpstreamRequest):
             return answer
         wait = self.target.upstream.first_byte_timeout
@@ -121,7 +123,7 @@ class Attempt:
         meter = call.count = Meter()
         response = None
         if self.native and call.check is None:
-            usage = self.family.meter_response(self.target, answer.headers, body)
+            usage = self.family.meter_response(self.target, answer.headers, body, self.speaks)
             if usage is not None and usage.input is not None and usage.output is not None:
                 meter.usage = usage
                 meter.complete = True
@@ -149,7 +151,7 @@ class Attempt:
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
         """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""
         try:
-            return self.family.translate_response(self.target, status, headers, body)
+            return self.family.translate_response(self.target, status, headers, body, self.speaks)
         except PluginError:
             if not self.native:
                 raise
@@ -170,9 +172,9 @@ class Attempt:
         native = self.native and not headers.get("content-type", "").startswith("application/json")
         decoder: StreamDecoder | StreamMeter | None = None
         if native and self.call.check is None:
-            decoder = self.family.meter_stream(self.target, headers)
+            decoder = self.family.meter_stream(self.target, headers, self.speaks)
         if decoder is None:
-            decoder = self.family.translate_stream(self.target, headers)
+            decoder = self.family.translate_stream(self.target, headers, self.speaks)
         self._describe()
         return Delivery(
             self.relay,

@@ -36,12 +36,18 @@ def upstream_of(family: Family, host: Host, api_key: str | None, environ: Mappin
         family=family.name,
         base_url=_address(moved) if moved else host.base_url,
         api_key=Secret(api_key) if api_key else None,
-        dialects=family.dialects if host.dialects is None else host.dialects,
+        dialects=_dialects(family, host),
         models=host.models,
         capabilities={**family.capabilities, **host.capabilities},
         options=host.options,
         host=host.name,
     )
+
+
+def _dialects(family: Family, host: Host) -> frozenset[str]:
+    if host.dialects is not None:
+        return host.dialects
+    return family.dialects if family.usual_dialects is None else family.usual_dialects
 
 
 def _address(text: str) -> str:

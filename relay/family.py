@@ -75,6 +75,8 @@ class Family:
 
     name: str
     dialects: frozenset[str] = frozenset()
+    usual_dialects: frozenset[str] | None = None
+    """Those that an upstream speaks of which nothing else is said; None: all of them."""
     hosts: Sequence[Host] = ()
     capabilities: Mapping[str, bool] = field(default_factory=dict)
     """What its models can do unless told otherwise, by the names in `CAPABILITIES`."""

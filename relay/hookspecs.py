@@ -8,6 +8,9 @@ coroutines, except where a return type says `Awaitable`.
 Translation hooks are asked only of the plugin that registered the target's family, so they need no check of whose turn
 it is. They do no I/O, and none is called once per streamed chunk: `translate_stream` is called once per stream and
 returns the decoder.
+
+Where these hooks take a `dialect`, it is the caller's if the call passes through untouched: the body is in that format,
+and so is the answer. It is empty where the relay translates: then both are in the family's own format.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ def translate_request(request: Request, target: Target, losses: list[Loss]) -> b
 
 @hookspec(firstresult=True)
 def endpoint(
-    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str], dialect: str
 ) -> UpstreamRequest | Awaitable[UpstreamRequest] | None:
     """Where and how to send `body`: URL, headers, credential, signature.
 
@@ -88,19 +91,21 @@ def endpoint(
 
 
 @hookspec(firstresult=True)
-def translate_response(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
+def translate_response(
+    target: Target, status: int, headers: Mapping[str, str], body: bytes, dialect: str
+) -> Response | None:
     """A complete answer as a hub value. Raises UpstreamError if a 2xx body holds an error, or is not the protocol."""
     raise AssertionError("a specification, not an implementation")
 
 
 @hookspec(firstresult=True)
-def translate_stream(target: Target, headers: Mapping[str, str]) -> StreamDecoder | None:
+def translate_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamDecoder | None:
     """A new decoder for one streamed answer. Called once per stream."""
     raise AssertionError("a specification, not an implementation")
 
 
 @hookspec(firstresult=True)
-def meter_response(target: Target, headers: Mapping[str, str], body: bytes) -> Usage | None:
+def meter_response(target: Target, headers: Mapping[str, str], body: bytes, dialect: str) -> Usage | None:
     """What a complete answer that passes through used, read with less work than `translate_response`.
 
     Optional. Raises UpstreamError as that does. None, or a count without both totals: `translate_response` is asked.
@@ -109,7 +114,7 @@ def meter_response(target: Target, headers: Mapping[str, str], body: bytes) -> U
 
 
 @hookspec(firstresult=True)
-def meter_stream(target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+def meter_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamMeter | None:
     """A new meter for one stream that passes through. Optional; None: the stream's decoder counts."""
     raise AssertionError("a specification, not an implementation")
 

@@ -80,35 +80,55 @@ class BoundFamily:
         return self._need("translate_request", bytes, request=request, target=target, losses=losses)
 
     def endpoint(
-        self, target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+        self,
+        target: Target,
+        operation: str,
+        body: bytes,
+        stream: bool,
+        headers: Mapping[str, str],
+        dialect: str = "",
     ) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         """Where to send it. What it returns may have to be awaited."""
-        answer = self._ask("endpoint", target=target, operation=operation, body=body, stream=stream, headers=headers)
+        answer = self._ask(
+            "endpoint",
+            target=target,
+            operation=operation,
+            body=body,
+            stream=stream,
+            headers=headers,
+            dialect=dialect,
+        )
         if isinstance(answer, UpstreamRequest) or inspect.isawaitable(answer):
             return answer
         raise self._wrong("endpoint", answer)
 
-    def translate_response(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    def translate_response(
+        self, target: Target, status: int, headers: Mapping[str, str], body: bytes, dialect: str = ""
+    ) -> Response:
         """A complete answer as a hub value."""
-        return self._need("translate_response", Response, target=target, status=status, headers=headers, body=body)
+        return self._need(
+            "translate_response", Response, target=target, status=status, headers=headers, body=body, dialect=dialect
+        )
 
-    def translate_stream(self, target: Target, headers: Mapping[str, str]) -> StreamDecoder:
+    def translate_stream(self, target: Target, headers: Mapping[str, str], dialect: str = "") -> StreamDecoder:
         """A decoder for one stream."""
-        answer = self._ask("translate_stream", target=target, headers=headers)
+        answer = self._ask("translate_stream", target=target, headers=headers, dialect=dialect)
         if answer is None:
             raise self._wrong("translate_stream", answer)
         return cast(StreamDecoder, answer)
 
-    def meter_response(self, target: Target, headers: Mapping[str, str], body: bytes) -> Usage | None:
+    def meter_response(
+        self, target: Target, headers: Mapping[str, str], body: bytes, dialect: str = ""
+    ) -> Usage | None:
         """What a passed-through answer used, if the family can tell cheaply."""
-        answer = self._ask("meter_response", target=target, headers=headers, body=body)
+        answer = self._ask("meter_response", target=target, headers=headers, body=body, dialect=dialect)
         if answer is None or isinstance(answer, Usage):
             return answer
         raise self._wrong("meter_response", answer)
 
-    def meter_stream(self, target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+    def meter_stream(self, target: Target, headers: Mapping[str, str], dialect: str = "") -> StreamMeter | None:
         """A meter for one passed-through stream, if the family has one."""
-        return cast("StreamMeter | None", self._ask("meter_stream", target=target, headers=headers))
+        return cast("StreamMeter | None", self._ask("meter_stream", target=target, headers=headers, dialect=dialect))
 
     def translate_error(
         self, target: Target, status: int, headers: Mapping[str, str], body: bytes

@@ -325,8 +325,8 @@ async def test_a_broken_decoder_costs_numbers_and_not_the_stream(
     upstream.scripts = [chat_stream()]
     relay = await start(openai_config(upstream))
     family = relay.relay.plugins.families["openai"]
-    monkeypatch.setattr(type(family), "meter_stream", lambda self, target, headers: None)
-    monkeypatch.setattr(type(family), "translate_stream", lambda self, target, headers: Broken())
+    monkeypatch.setattr(type(family), "meter_stream", lambda self, *_: None)
+    monkeypatch.setattr(type(family), "translate_stream", lambda self, *_: Broken())
     status, got, proper = await read_stream(relay)
     assert (status, proper) == (200, True)
     assert got.endswith(DONE)
