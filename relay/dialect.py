@@ -72,7 +72,10 @@ class Dialect(ABC):
     routes: ClassVar[tuple[Route, ...]]
     stream_type: ClassVar[str] = "text/event-stream"
     keep_alive: ClassVar[bytes] = b""
-    """Bytes that clients of this dialect accept between two frames and ignore; empty if there are none."""
+    """Bytes that clients of this dialect accept between two frames and ignore; empty if there are none.
+
+    An encoder or a filter that is a `relay.events.KeepsAlive` is asked instead.
+    """
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "ChoiceStop",
     "Event",
     "Failure",
+    "KeepsAlive",
     "Logprobs",
     "MessageStart",
     "MessageStop",
@@ -35,6 +36,7 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "StreamMeter",
+    "TellsFailure",
     "TextDelta",
     "ThinkingDelta",
     "UsageSeen",
@@ -225,4 +227,22 @@ class StreamEncoder(Protocol):
 
     def failure(self, error: RelayError, /) -> bytes:
         """The dialect's in-stream error. Nothing is written after it, least of all a normal ending."""
+        ...
+
+
+@runtime_checkable
+class KeepsAlive(Protocol):
+    """An encoder or a filter that knows better than its dialect what to send in a long silence."""
+
+    def keep_alive(self) -> bytes:
+        """What its clients accept, and ignore, at this place between two events of the stream."""
+        ...
+
+
+@runtime_checkable
+class TellsFailure(Protocol):
+    """An encoder or a filter that knows what the error has to refer to: the stream that has gone by."""
+
+    def failure(self, error: RelayError, /) -> bytes:
+        """The dialect's in-stream error, as `StreamEncoder.failure`."""
         ...

@@ -23,7 +23,7 @@ from aiohttp import HttpVersion11, web
 from relay.call import Call
 from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol
-from relay.events import Event, StreamDecoder, StreamMeter
+from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
 from relay.family import Answer, PushingAnswer
 from relay.meter import Meter
 from relay.secret import Secret
@@ -322,8 +322,13 @@ class Delivery:
         if self._between_events() and not self.full():
             with contextlib.suppress(ConnectionError):
                 last = self.last
-                self._send(self.dialect.keep_alive)
+                knows = self._writer()
+                self._send(knows.keep_alive() if isinstance(knows, KeepsAlive) else self.dialect.keep_alive)
                 self.last = last
+
+    def _writer(self) -> object:
+        """Who has seen all that was sent, if anybody has."""
+        return self.encoder if self.encoder is not None else self.filter
 
     def _between_events(self) -> bool:
         return not self.native or not self.last or self.last.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
@@ -334,7 +339,8 @@ class Delivery:
         out = await self._commit()
         with contextlib.suppress(ConnectionError):
             if not said and self.call.head is not None:
-                encoder = self.encoder or self.dialect.stream_encoder(self.call.head)
+                knows = self._writer()
+                encoder = knows if isinstance(knows, TellsFailure) else self.dialect.stream_encoder(self.call.head)
                 gap = b"" if self._between_events() else b"\n\n"
                 self._send(gap + encoder.failure(error))
             if self.request.transport is not None:
