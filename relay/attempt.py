@@ -26,6 +26,7 @@ from relay.kit import error_for_status
 from relay.manager import BoundFamily, guarded
 from relay.meter import Meter
 from relay.stream import Delivery, bad_arguments, safe_header
+from relay.written import write_answer
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -138,7 +139,7 @@ class Attempt:
         self._describe()
         if self.native:
             content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
-            return web.Response(body=body, headers={**call.headers, "Content-Type": content_type})
+            return await write_answer(self.request, call.headers, content_type, body, call.id)
         if response is None:
             raise AssertionError("a translated answer was read")
         encoded = guarded(
@@ -146,7 +147,7 @@ class Attempt:
             "encode_response",
             lambda: self.dialect.encode_response(response, self.head),
         )
-        return web.Response(body=encoded, headers={**call.headers, "Content-Type": "application/json"})
+        return await write_answer(self.request, call.headers, "application/json", encoded, call.id)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
         """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""
@@ -190,6 +191,8 @@ class Attempt:
     def _describe(self) -> None:
         """Headers that say where the answer comes from and what was lost on the way."""
         headers = self.call.headers
+        if self.dialect.request_id_header:
+            headers[self.dialect.request_id_header] = self.call.id
         headers["x-relay-upstream"] = safe_header(self.target.upstream.name)
         headers["x-relay-model"] = safe_header(self.target.model)
         if self.call.losses:

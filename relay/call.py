@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from relay.dialect import Dialect, Head
@@ -20,17 +19,12 @@ from relay.store.usage import Outcome, UsageSource
 __all__ = ["Call"]
 
 
-@dataclass(slots=True, eq=False)
 class Call:
-    """A request that passed authentication. It leaves exactly one usage row, however it ends."""
+    """A request that passed authentication. It leaves exactly one usage row, however it ends.
 
-    id: str
-    key: Key
-    operation: str
-    started: float
-    """Monotonic seconds."""
-    at: int
-    """Unix milliseconds."""
+    What is not known yet stands on the class: making a call stores only what it begins with.
+    """
+
     dialect: Dialect | None = None
     head: Head | None = None
     model: PublicModel | None = None
@@ -39,9 +33,6 @@ class Call:
     check: ArgumentCheck | None = None
     count: Count | None = None
     """What was seen of the answer; None before there is one."""
-    headers: dict[str, str] = field(default_factory=dict)
-    """Headers of ours for the answer, whatever becomes of it."""
-    losses: list[Loss] = field(default_factory=list)
     attempts: int = 0
     outcome: Outcome = "ok"
     status: int = 200
@@ -55,8 +46,19 @@ class Call:
     price: Price | None = None
     cost: int | None = None
     billed: bool = False
-
     _request: Request | None = None
+
+    def __init__(self, id: str, key: Key, operation: str, *, started: float, at: int) -> None:
+        self.id = id
+        self.key = key
+        self.operation = operation
+        self.started = started
+        """Monotonic seconds."""
+        self.at = at
+        """Unix milliseconds."""
+        self.headers: dict[str, str] = {}
+        """Headers of ours for the answer, whatever becomes of it."""
+        self.losses: list[Loss] = []
 
     @property
     def request(self) -> Request:

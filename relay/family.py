@@ -128,7 +128,8 @@ class UpstreamRequest:
     """What is put on the wire: a complete URL (sent as it is, never re-encoded), headers, and the body's bytes."""
 
     url: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """A family that sends the same ones with each request does best to give the same `MappingProxyType` each time."""
     body: bytes = b""
     method: str = "POST"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
@@ -87,18 +88,18 @@ def chat_endpoint(
     if path is None:
         return None
     url, own = _prepared(target, path, stream)
-    return UpstreamRequest(url, {**headers, **own} if headers else dict(own), body)
+    return UpstreamRequest(url, {**headers, **own} if headers else own, body)
 
 
 @lru_cache(maxsize=1024)
-def _prepared(target: Target, path: str, stream: bool) -> tuple[str, dict[str, str]]:
+def _prepared(target: Target, path: str, stream: bool) -> tuple[str, Mapping[str, str]]:
     """URL and headers, which are the same for every call of a target. Bounded: callers may name models themselves."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if stream else "application/json",
         **credentials(target.upstream),
     }
-    return address(target.upstream, path, target.model), headers
+    return address(target.upstream, path, target.model), MappingProxyType(headers)
 
 
 def count_response(target: Target, body: bytes) -> Usage | None:

@@ -52,7 +52,7 @@ class Store:
         """
         database = await Database.open(Path(path))
         try:
-            ring = KeyRing(await database.new_reader())
+            ring = KeyRing(await database.new_reader(), path=database.path)
             if watch:
                 await ring.start()
         except sqlite3.Error as error:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 from relay.store.database import Reader
 from relay.store.keys import COLUMNS, Key, digest, key_from_row, now_ms
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between looks at the version counter."""
+ASK_ANYWAY = 10
+"""Looks at an unmoved log file after which the database is asked all the same."""
 CAPACITY = 10_000
 """Keys kept in memory, and as many digests known to be nobody's. About 1 KB each."""
 
@@ -35,18 +39,29 @@ CHANGED = "SELECT id FROM keys WHERE version > ?"
 AGAIN = f"SELECT {COLUMNS}, digest, old_digest FROM keys WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 
 
+def _log_mark(database: Path) -> tuple[int, int] | None:
+    """When the write-ahead log was last written, and its size; None if there is none."""
+    try:
+        status = os.stat(f"{database}-wal")
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
 class KeyRing:
-    """Keys by their secret. `clock` gives Unix milliseconds."""
+    """Keys by their secret. `path` is the database's file; `clock` gives Unix milliseconds."""
 
     def __init__(
         self,
         reader: Reader,
         *,
+        path: Path | None = None,
         capacity: int = CAPACITY,
         poll: float = POLL,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._reader = reader
+        self._path = path
         self._capacity = capacity
         self._poll = poll
         self._clock = clock
@@ -149,8 +164,17 @@ class KeyRing:
             self._task = asyncio.create_task(self._watch(), name="relay-store-keys")
 
     async def _watch(self) -> None:
+        seen: tuple[int, int] | None = None
+        quiet = 0
         while True:
             await asyncio.sleep(self._poll)
+            # A commit is an entry in the log file. As long as that does not move, asking the database is not worth it;
+            # now and then it is asked all the same, because file times have a grain.
+            mark = None if self._path is None else _log_mark(self._path)
+            quiet = quiet + 1 if mark == seen else 0
+            if mark is not None and mark == seen and quiet % ASK_ANYWAY:
+                continue
+            seen = mark
             try:
                 await self.refresh()
             except sqlite3.Error as error:

@@ -305,7 +305,7 @@ async def test_an_address_that_is_none_is_unreachable(own: Http1Transport, url: 
 async def test_no_header_becomes_two(own: Http1Transport, upstream: FakeUpstream, value: str) -> None:
     upstream.scripts = [http(b"{}")]
     request, settings = to(upstream)
-    request.headers["x-a"] = value
+    request.headers = {**request.headers, "x-a": value}
     with pytest.raises(UpstreamUnreachable):
         async with own.send(request, settings):
             pass

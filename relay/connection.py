@@ -1,0 +1,200 @@
+"""One connection to an upstream: bytes in, calls of the exchange that has it now out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import httptools
+
+from relay.errors import RelayError, UpstreamError, UpstreamProtocol
+
+__all__ = ["Connection", "Reader"]
+
+HEAD_BYTES = 65_536
+HEAD_FIELDS = 256
+SMALL_BODY = 16_384
+"""Bytes up to which head and body are put together for one write."""
+NAMES_KEPT = 1024
+
+_names: dict[bytes, str] = {}
+
+
+def _name(raw: bytes) -> str:
+    """A header name in lower case; the same few come again and again."""
+    name = _names.get(raw)
+    if name is None:
+        name = raw.decode("latin-1").lower()
+        if len(_names) < NAMES_KEPT:
+            _names[raw] = name
+    return name
+
+
+class Reader(Protocol):
+    """What a connection tells of an answer."""
+
+    ended: bool
+    """Whether the answer is complete."""
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head has arrived."""
+        ...
+
+    def data(self, piece: bytes) -> None:
+        """More of the body."""
+        ...
+
+    def end(self) -> None:
+        """The body is complete."""
+        ...
+
+    def fail(self, error: RelayError) -> None:
+        """There will be no more."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection. The parser calls its `on_...` methods."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Reader | None = None
+        self.idle_since = 0.0
+        self.reusable = True
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._bodies: list[bytes] = []
+        self._headless = True
+        self._until_close = False
+
+    def begin(self, exchange: Reader) -> None:
+        """Take the connection for one exchange."""
+        self.exchange = exchange
+        self._bodies.clear()
+        self._headless = True
+        self._until_close = False
+
+    def write(self, head: bytes, body: bytes) -> None:
+        """Send the request."""
+        if self.transport is None:
+            raise UpstreamProtocol("the upstream closed the connection without an answer")
+        if len(body) < SMALL_BODY:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+
+    def abort(self) -> None:
+        """Close now, without sending what still waits."""
+        self.reusable = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading: the upstream is faster than the client."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is open."""
+        # A cast and no check: uvloop's transports are not of asyncio's class.
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the upstream's."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._deliver()
+            context = error.__context__
+            self._fail(context if isinstance(context, UpstreamError) else _invalid())
+        else:
+            if self._bodies:
+                self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand over what one read held of the body, as one piece however many chunks it came in."""
+        bodies = self._bodies
+        if bodies and self.exchange is not None:
+            self._bodies = []
+            self.exchange.data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+
+    def eof_received(self) -> None:
+        """The upstream will send no more; what that means is decided in `connection_lost`."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed, by whomever."""
+        self.transport = None
+        self.reusable = False
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if self._headless:
+            exchange.fail(UpstreamProtocol("the upstream closed the connection without an answer"))
+        elif self._until_close and exc is None:
+            # Without a length the close is all there is to mark the end; whether the answer is complete is for its
+            # own format to say.
+            exchange.end()
+        else:
+            exchange.fail(UpstreamProtocol("the upstream broke off its answer"))
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self.exchange is not None:
+            self.exchange.fail(error)
+        self.abort()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._fields.clear()
+        self._head_bytes = 0
+        if self.exchange is None or self.exchange.ended:
+            # Nobody asked: these bytes must never meet the next request.
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field; of a trailer too."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_BYTES or len(self._fields) >= HEAD_FIELDS:
+            raise UpstreamProtocol("the head of the upstream's answer is too large")
+        if self._headless:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is there; one with a status below 200 only announces another."""
+        status = self._parser.get_status_code()
+        if status == 101 or not 100 <= status < 600:
+            raise _invalid()
+        if status < 200 or self.exchange is None:
+            return
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in self._fields:
+            name, value = _name(raw_name), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        self._headless = False
+        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
+        self.exchange.begin(status, headers)
+
+    def on_body(self, body: bytes) -> None:
+        """More of the body, chunk framing undone."""
+        self._bodies.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is complete."""
+        if self.exchange is not None and not self._headless:
+            self._deliver()
+            self.reusable = self.reusable and self._parser.should_keep_alive()
+            self.exchange.end()
+
+
+def _invalid() -> UpstreamProtocol:
+    return UpstreamProtocol("the upstream's answer is not valid HTTP")

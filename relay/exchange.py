@@ -1,0 +1,351 @@
+"""One request and its answer, as the relay reads it: whole, in pieces, or pushed into a sink."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple, Protocol
+
+from relay.connection import Connection
+from relay.errors import RelayError, UpstreamProtocol, UpstreamTimeout
+from relay.family import Sink, Upstream, UpstreamRequest
+from relay.proxies import Proxy
+
+__all__ = ["Exchange", "Inflater", "Origin", "Pool", "Way"]
+
+BUFFER_BYTES = 262_144
+"""Body bytes that wait for a reader before the upstream is paused."""
+INFLATED_BYTES = 33_554_432
+"""What one piece of a compressed body may become."""
+NEVER = float("inf")
+
+
+class Origin(NamedTuple):
+    """Where a connection leads."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Way(NamedTuple):
+    """Where a connection leads, and through which proxy."""
+
+    origin: Origin
+    proxy: Proxy | None
+
+
+class Pool(Protocol):
+    """What an exchange needs of the transport that it belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    busy: set[Exchange]
+
+    def head(self, request: UpstreamRequest) -> tuple[Way, bytes]:
+        """Where a request goes, and its head. Raises UpstreamUnreachable."""
+        ...
+
+    def idle(self, way: Way) -> Connection | None:
+        """An open connection that nobody uses."""
+        ...
+
+    async def connect(self, way: Way, upstream: Upstream) -> Connection:
+        """A new connection. Raises UpstreamUnreachable."""
+        ...
+
+    def keep(self, way: Way, connection: Connection) -> None:
+        """Take back a connection after a complete answer."""
+        ...
+
+
+class Exchange:
+    """One request and its answer; what `Transport.send` gives.
+
+    As a context it takes a connection, sends, and waits for the answer's head; at its end it gives the connection back
+    if the answer was complete, and closes it if not.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_error",
+        "_inflate",
+        "_limit",
+        "_paused",
+        "_pieces",
+        "_pool",
+        "_raised",
+        "_request",
+        "_sink",
+        "_size",
+        "_stopped",
+        "_upstream",
+        "_waiter",
+        "_way",
+        "deadline",
+        "ended",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, pool: Pool, request: UpstreamRequest, upstream: Upstream) -> None:
+        self._pool = pool
+        self._request = request
+        self._upstream = upstream
+        self._connection: Connection | None = None
+        self._way: Way | None = None
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.deadline = NEVER
+        self.ended = False
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._limit = 0
+        self._sink: Sink | None = None
+        self._begun = False
+        self._stopped = False
+        self._paused = False
+        self._error: RelayError | None = None
+        self._raised: BaseException | None = None
+        self._inflate: Inflater | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Exchange:
+        pool, request, upstream = self._pool, self._request, self._upstream
+        self._way, head = pool.head(request)
+        connection = pool.idle(self._way)
+        if connection is None:
+            connection = await pool.connect(self._way, upstream)
+        self._connection = connection
+        connection.begin(self)
+        pool.busy.add(self)
+        try:
+            connection.write(head, request.body)
+            while not self.status and self._error is None:
+                await self._wait(upstream.first_byte_timeout)
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        self._pool.busy.discard(self)
+        connection, self._connection = self._connection, None
+        if connection is None or self._way is None:
+            return
+        connection.exchange = None
+        if self._paused:
+            # Whoever uses the connection next must find it reading.
+            self._paused = False
+            connection.resume()
+        if self.ended and connection.reusable and connection.transport is not None:
+            self._pool.keep(self._way, connection)
+        else:
+            connection.abort()
+
+    # What the reader calls
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, at most `limit` bytes."""
+        self._limit = limit
+        while not self.ended and self._error is None and self._size <= limit:
+            self._resume()
+            await self._wait(self._patience())
+        if self._error is not None:
+            raise self._error
+        if self._size > limit:
+            raise UpstreamProtocol(f"the upstream's answer is longer than {limit} bytes")
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.ended:
+                raise StopAsyncIteration
+            self._resume()
+            await self._wait(self._patience())
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return piece
+
+    async def pump(self, sink: Sink) -> None:
+        """Give the rest of the body to `sink` in the same turn of the event loop in which it arrives."""
+        while self._pieces and not self._stopped:
+            self._stopped = not sink.take(self._pieces.popleft())
+            await sink.drain()
+        self._size = 0
+        self._sink = sink
+        try:
+            while not (self._stopped or self.ended or self._error or self._raised):
+                self._resume()
+                await self._wait(self._patience())
+                if self._paused and not self._stopped:
+                    await sink.drain()
+        finally:
+            self._sink = None
+        if self._raised is not None:
+            raise self._raised
+        if self._error is not None and not self._stopped:
+            raise self._error
+
+    def _patience(self) -> float:
+        return self._upstream.idle_timeout if self._begun else self._upstream.first_byte_timeout
+
+    async def _wait(self, seconds: float) -> None:
+        """Until something happened: a piece, the end, an error. `_look` makes it an error if nothing does."""
+        loop = self._pool.loop
+        self._waiter = loop.create_future()
+        self.deadline = loop.time() + seconds
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self.deadline = NEVER
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._connection is not None:
+                self._connection.resume()
+
+    # What the connection calls
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """The head has arrived."""
+        self.status = status
+        self.headers = headers
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding and encoding != "identity":
+            # Asked for identity; some send gzip all the same.
+            if encoding not in ("gzip", "x-gzip", "deflate"):
+                self.fail(UpstreamProtocol("the upstream's answer is compressed in a way that was not asked for"))
+                return
+            self._inflate = Inflater()
+        self._wake()
+
+    def data(self, piece: bytes) -> None:
+        """More of the body."""
+        if self.ended:
+            # A second answer that nobody asked for; its connection is being closed.
+            return
+        if self._inflate is not None:
+            try:
+                piece = self._inflate.feed(piece)
+            except UpstreamProtocol as error:
+                self.fail(error)
+                self._abort()
+                return
+            if not piece:
+                return
+        self._begun = True
+        sink = self._sink
+        if sink is None:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._limit:
+                # `read` wants it all at once, so it is not woken for each piece.
+                if self._size > self._limit:
+                    self._pause()
+                    self._wake()
+                return
+            if self._size > BUFFER_BYTES:
+                self._pause()
+            self._wake()
+            return
+        if self._stopped:
+            return
+        self.deadline = self._pool.loop.time() + self._upstream.idle_timeout
+        try:
+            go_on = sink.take(piece)
+        except BaseException as error:
+            # It belongs to whoever pumps, not to the event loop that happens to run this.
+            self._raised = error
+            self._stop()
+            return
+        if not go_on:
+            self._stop()
+        elif sink.full():
+            self._pause()
+            self._wake()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        self._wake()
+
+    def end(self) -> None:
+        """The body is complete."""
+        if self._inflate is not None and not self._inflate.complete:
+            self.fail(UpstreamProtocol("the upstream broke off its compressed answer"))
+            return
+        self.ended = True
+        self._wake()
+
+    def fail(self, error: RelayError) -> None:
+        """There will be no more."""
+        if not self.ended and self._error is None:
+            self._error = error
+            self._wake()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if not self.status:
+            wait = self._upstream.first_byte_timeout
+            self.fail(UpstreamTimeout(f"the upstream did not answer within {wait:g} seconds"))
+        else:
+            self.fail(UpstreamTimeout(f"the upstream sent nothing for {self._patience():g} seconds"))
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            if self._connection is not None:
+                self._connection.pause()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Inflater:
+    """Undoes gzip and deflate, bounded, and knows whether the end was there."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self) -> None:
+        # 32 + 15: gzip or zlib, whichever the first bytes say.
+        self._state = zlib.decompressobj(wbits=47)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the compressed data had its end."""
+        return self._state.eof
+
+    def feed(self, data: bytes) -> bytes:
+        """More plain bytes. Raises UpstreamProtocol."""
+        try:
+            plain = self._state.decompress(data, INFLATED_BYTES)
+        except zlib.error:
+            raise UpstreamProtocol("the upstream's compressed answer cannot be read") from None
+        if self._state.unconsumed_tail:
+            raise UpstreamProtocol("the upstream's compressed answer is too large")
+        return plain
