@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from relay.events import StreamDecoder
 from relay.meter import Meter
@@ -23,7 +24,7 @@ TRIES = 4
 """Runs of events that are looked for in one piece before its events are taken one by one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mould:
     """The bytes of an event around its text: `head`, text, `tail`.
 
@@ -35,6 +36,11 @@ class Mould:
     tail: bytes
     middle: bytes = b""
 
+    @cached_property
+    def frame(self) -> int:
+        """Bytes beside the text."""
+        return len(self.head) + len(self.tail)
+
     def fits(self, event: bytes) -> bool:
         """Whether one event is text around which nothing has changed."""
         return event.startswith(self.head) and event.endswith(self.tail) and self.middle in event
@@ -45,9 +51,9 @@ class Mould:
             return 0
         # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
         # there are as many tails as data lines, each event has its own; and if behind each tail but the last there is a
-        # head, each event has that too.
+        # head, each event has that too. Only a data line at the very beginning has no line end before it.
         events = data.count(self.tail)
-        alone = data.count(b"\ndata:") == events - 1
+        alone = data.count(b"\ndata:") + data.startswith(b"data:") == events
         return events if alone and (events == 1 or data.count(self.tail + self.head) == events - 1) else 0
 
 
@@ -69,6 +75,17 @@ class SkimmingMeter(Meter):
 
     def feed(self, data: bytes, /) -> None:
         """The next bytes. Any cut gives the same end, because only whole events are judged."""
+        if self._moulds and not self._tail:
+            # The way of nearly every piece: one event, of the kind that came last.
+            mould = self._moulds[0]
+            if (
+                data.startswith(mould.head)
+                and data.endswith(mould.tail)
+                and not mould.middle
+                and data.find(b"\n\n") == len(data) - 2
+            ):
+                self._seen += (len(data) - mould.frame) / 4
+                return
         if self._slow:
             self.add(self._decoder.feed(data))
             return
@@ -101,11 +118,11 @@ class SkimmingMeter(Meter):
     def _skim(self, mould: Mould, data: bytes) -> bool:
         events = mould.run(data)
         if events:
-            self._seen += (len(data) - events * (len(mould.head) + len(mould.tail))) / 4
+            self._seen += (len(data) - events * mould.frame) / 4
             return True
         if mould.middle and data.count(b"\n\n") == 1 and mould.fits(data):
-            # The filling hides how long the text is. Vendors that fill send one token at a time.
-            self._seen += 1
+            # Text may hold the same bytes, but behind the last of them there is only filling.
+            self._seen += (data.rfind(mould.middle) - len(mould.head)) / 4
             return True
         return False
 

@@ -1,4 +1,4 @@
-"""The family `anthropic`: the Messages API, at the vendor's own address or any server that speaks it.
+"""The Messages API: the dialect `anthropic-messages`, and the family `anthropic` with every server that speaks it.
 
 Settings of an upstream's `options` table:
 
@@ -15,19 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from relay import Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
+from relay import Dialect, Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
-from relay.events import StreamDecoder
-from relay.ir import Loss, Request, Response
+from relay.events import StreamDecoder, StreamMeter
+from relay.ir import Loss, Request, Response, Usage
 from relay_anthropic import errors
 from relay_anthropic.block import DIALECT
+from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.endpoint import endpoint_of
 from relay_anthropic.models import listing_of
 from relay_anthropic.request import body_of
-from relay_anthropic.response import response_of
+from relay_anthropic.response import count_of, response_of
+from relay_anthropic.skim import messages_meter
 from relay_anthropic.stream import MessagesDecoder
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "AnthropicMessages"]
 
 FAMILY = Family(
     "anthropic",
@@ -60,6 +62,12 @@ def relay_families() -> Sequence[Family]:
 
 
 @hookimpl
+def relay_dialects() -> Sequence[Dialect]:
+    """The dialect `anthropic-messages`."""
+    return [AnthropicMessages()]
+
+
+@hookimpl
 def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
     """A Messages body."""
     return body_of(request, target, losses)
@@ -67,7 +75,7 @@ def translate_request(request: Request, target: Target, losses: list[Loss]) -> b
 
 @hookimpl
 def endpoint(target: Target, operation: str, body: bytes, headers: Mapping[str, str]) -> UpstreamRequest:
-    """`/v1/messages`, with the relay's key and the caller's API version."""
+    """`/v1/messages` or `/v1/messages/count_tokens`, with the relay's key and the caller's API version."""
     return endpoint_of(target, operation, body, headers)
 
 
@@ -81,6 +89,18 @@ def translate_response(body: bytes) -> Response:
 def translate_stream() -> StreamDecoder:
     """A decoder for one stream."""
     return MessagesDecoder()
+
+
+@hookimpl
+def meter_response(body: bytes) -> Usage | None:
+    """What an answer that passes through used."""
+    return count_of(body)
+
+
+@hookimpl
+def meter_stream() -> StreamMeter:
+    """A meter for one stream that passes through."""
+    return messages_meter()
 
 
 @hookimpl

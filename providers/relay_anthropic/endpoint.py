@@ -12,7 +12,7 @@ __all__ = ["endpoint_of", "headers_of", "root_of"]
 VERSION = "2023-06-01"
 VERSIONING = frozenset({"anthropic-version", "anthropic-beta"})
 """Headers of the caller that reach the upstream."""
-PATHS = {"generate": "/v1/messages"}
+PATHS = {"generate": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
 
 
 def root_of(upstream: Upstream) -> str:

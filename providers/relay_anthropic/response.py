@@ -6,12 +6,12 @@ from typing import Any
 
 from relay import kit
 from relay.errors import UpstreamProtocol
-from relay.ir import Choice, Extra, Response
+from relay.ir import Choice, Extra, Response, Usage
 from relay_anthropic.block import DIALECT, part_of
 from relay_anthropic.errors import error_of
 from relay_anthropic.usage import stop_reason, usage_of
 
-__all__ = ["choice_extra", "message_extra", "response_of"]
+__all__ = ["choice_extra", "count_of", "message_extra", "response_of"]
 
 ENDING = frozenset({"stop_details", "container", "context_management"})
 """Fields that a stream tells at its end: they belong to the choice, wherever they stand."""
@@ -43,6 +43,15 @@ def response_of(body: bytes) -> Response:
         usage=usage_of(usage) if isinstance(usage, dict) else None,
         extra=message_extra(message),
     )
+
+
+def count_of(body: bytes) -> Usage | None:
+    """What the answer in `body` used; None, for the full reading to judge, unless it plainly is an answer."""
+    message = kit.upstream_json(body)
+    usage = message.get("usage")
+    if message.get("type") != "message" or "content" not in message or not isinstance(usage, dict):
+        return None
+    return usage_of(usage)
 
 
 def message_extra(message: dict[str, Any]) -> Extra | None:

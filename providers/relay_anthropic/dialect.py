@@ -1,0 +1,138 @@
+"""The client dialect `anthropic-messages`: the Messages API as clients speak it."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from relay import Dialect, Forward, Head, LimitView, Model, Route, Target
+from relay.body import read_body, read_model, read_stream
+from relay.errors import RelayError
+from relay.events import StreamEncoder
+from relay.ir import Request, Response, Tool
+from relay.kit import WholeEvents, dumps, splice_model
+from relay_anthropic.block import DIALECT
+from relay_anthropic.caller import parse_request, parse_tool
+from relay_anthropic.encoder import MessagesEncoder
+from relay_anthropic.foreign import LABEL, without_labelled
+from relay_anthropic.head import caller_headers, check_messages, estimate_input, has_definitions, read_limit
+from relay_anthropic.listing import model_object, models_object
+from relay_anthropic.message import message_body
+from relay_anthropic.shapes import error_object
+
+__all__ = ["AnthropicMessages"]
+
+_LABELLED = b'"' + LABEL.encode()
+
+
+class AnthropicMessages(Dialect):
+    """The Messages API.
+
+    `now` (Unix seconds) is asked for the times in rate-limit headers, `new_id` where an upstream does not tell under
+    which id it answered.
+    """
+
+    name: ClassVar[str] = DIALECT
+    routes: ClassVar[tuple[Route, ...]] = (
+        Route("POST", "/v1/messages"),
+        Route("POST", "/messages"),
+        Route("POST", "/v1/messages/count_tokens", "count_tokens"),
+        Route("POST", "/messages/count_tokens", "count_tokens"),
+    )
+    keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
+    request_id_header: ClassVar[str] = "request-id"
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: f"msg_{uuid.uuid4().hex}",
+    ) -> None:
+        self._now = now
+        self._new_id = new_id
+
+    def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
+        """Read what the core needs. Of the headers only the API version and the beta features pass."""
+        data = read_body(raw)
+        model = read_model(data)
+        check_messages(data)
+        generates = operation == "generate"
+        return Head(
+            operation=operation,
+            model=model,
+            raw=raw,
+            data=data,
+            stream=generates and read_stream(data),
+            max_output=read_limit(data) if generates else None,
+            input_estimate=estimate_input(data),
+            has_tools=has_definitions(data),
+            headers=caller_headers(headers),
+        )
+
+    def parse(self, head: Head) -> Request:
+        """The whole request as a hub value."""
+        return parse_request(head.data)
+
+    def forward(self, head: Head, target: Target) -> Forward:
+        """The caller's bytes, but for the model's name.
+
+        Only a conversation that another vendor's model took part in is written anew, without that model's reasoning:
+        the relay labelled it so that it finds its way back there, and the vendor would refuse it.
+        """
+        stream_filter = WholeEvents() if head.stream else None
+        if _LABELLED in head.raw:
+            data = without_labelled(head.data)
+            if data is not head.data:
+                return Forward(dumps({**data, "model": target.model}), stream_filter)
+        return Forward(splice_model(head.raw, head.data, target.model), stream_filter)
+
+    def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
+        """The functions. Tools of the vendor's own types have no schema to check."""
+        found: list[tuple[str, Tool]] = []
+        for place, value in enumerate(head.data.get("tools") or ()):
+            tool = parse_tool(value, f"tools[{place}]")
+            if isinstance(tool, Tool):
+                found.append((f"tools[{place}].input_schema", tool))
+        return found
+
+    def encode_response(self, response: Response, head: Head) -> bytes:
+        """A `message` object."""
+        return message_body(response, model=head.model, new_id=self._new_id())
+
+    def stream_encoder(self, head: Head) -> StreamEncoder:
+        """An encoder from `message_start` to `message_stop`."""
+        return MessagesEncoder(model=head.model, new_id=self._new_id())
+
+    def encode_error(self, error: RelayError, request_id: str) -> bytes:
+        """The error object with the request's id in it."""
+        return dumps({"type": "error", "error": error_object(error), "request_id": request_id})
+
+    def limit_headers(self, requests: LimitView | None, tokens: LimitView | None) -> dict[str, str]:
+        """The usual headers, and those that this dialect's clients know, which name the time of day."""
+        headers = super().limit_headers(requests, tokens)
+        for kind, view in (("requests", requests), ("tokens", tokens)):
+            if view is not None:
+                reset = datetime.fromtimestamp(math.ceil(self._now() + view.reset), UTC)
+                headers[f"anthropic-ratelimit-{kind}-limit"] = str(view.limit)
+                headers[f"anthropic-ratelimit-{kind}-remaining"] = str(view.remaining)
+                headers[f"anthropic-ratelimit-{kind}-reset"] = f"{reset:%Y-%m-%dT%H:%M:%SZ}"
+        return headers
+
+    def encode_count(self, tokens: int) -> bytes:
+        """`{"input_tokens": ...}`."""
+        return dumps({"input_tokens": tokens})
+
+    def claims_models(self, headers: Mapping[str, str]) -> bool:
+        """Every client of this dialect names the API version."""
+        return "anthropic-version" in headers
+
+    def encode_models(self, models: Sequence[Model], query: Mapping[str, str]) -> bytes:
+        """All models, or the page that `limit`, `after_id` and `before_id` ask for."""
+        return dumps(models_object(models, query))
+
+    def encode_model(self, model: Model) -> bytes:
+        """One model."""
+        return dumps(model_object(model))

@@ -1,0 +1,93 @@
+"""What the core must know of a caller's request before any translation, read from the body without the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from relay.errors import BadParameter
+from relay.fields import fault, integer, items, obj
+from relay.kit import estimate_tokens
+from relay_anthropic.caller import MAX_OUTPUT
+from relay_anthropic.endpoint import VERSIONING
+
+__all__ = ["caller_headers", "check_messages", "estimate_input", "has_definitions", "read_limit"]
+
+_MEDIA_TOKENS: Mapping[str, int] = {"image": 1500, "document": 3000}
+"""Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
+_MESSAGE_TOKENS = 4
+"""What a message costs beside its text."""
+
+
+def read_limit(data: Mapping[str, Any]) -> int:
+    """Output tokens that the caller allows; this format requires the number."""
+    if data.get("max_tokens") is None:
+        raise BadParameter("max_tokens is missing", param="max_tokens")
+    return integer(data["max_tokens"], "max_tokens", 1, MAX_OUTPUT)
+
+
+def check_messages(data: Mapping[str, Any]) -> None:
+    """The messages are objects; what is in them is looked at only in translation."""
+    if data.get("messages") is None:
+        raise BadParameter("messages is missing", param="messages")
+    messages = items(data["messages"], "messages")
+    if not messages:
+        raise BadParameter("messages must not be empty", param="messages")
+    for place, message in enumerate(messages):
+        obj(message, f"messages[{place}]")
+
+
+def has_definitions(data: Mapping[str, Any]) -> bool:
+    """Whether there are tools. They must be objects."""
+    if data.get("tools") is None:
+        return False
+    tools = items(data["tools"], "tools")
+    for place, tool in enumerate(tools):
+        if type(tool) is not dict:
+            fault(f"tools[{place}]", "an object", tool)
+    return bool(tools)
+
+
+def caller_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The caller's choice of API version and of beta features: all that reaches an upstream."""
+    return {name: headers[name] for name in VERSIONING if name in headers}
+
+
+def estimate_input(data: Mapping[str, Any]) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+    total = _content(data.get("system"))
+    for message in data["messages"]:
+        total += _MESSAGE_TOKENS + _content(message.get("content"))
+    if data.get("tools"):
+        total += len(orjson.dumps(data["tools"])) // 4
+    config = data.get("output_config")
+    if isinstance(config, dict) and config.get("format"):
+        total += len(orjson.dumps(config["format"])) // 4
+    return total
+
+
+def _content(content: Any) -> int:
+    if isinstance(content, str):
+        return estimate_tokens(content)
+    if not isinstance(content, list):
+        return 0
+    return sum(_block(block) for block in content if isinstance(block, dict))
+
+
+def _block(block: Mapping[str, Any]) -> int:
+    """One block: whatever text it has, wherever, and the input of a tool."""
+    total = 0
+    for name in ("text", "thinking", "title", "context"):
+        value = block.get(name)
+        if isinstance(value, str):
+            total += estimate_tokens(value)
+    kind, source = block.get("type"), block.get("source")
+    if isinstance(source, dict) and source.get("type") in ("text", "content"):
+        total += _content(source.get("data")) + _content(source.get("content"))
+    elif isinstance(kind, str):
+        total += _MEDIA_TOKENS.get(kind, 0)
+    if isinstance(block.get("input"), dict):
+        total += _MESSAGE_TOKENS + len(orjson.dumps(block["input"])) // 4
+    return total + _content(block.get("content"))
