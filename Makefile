@@ -1,14 +1,15 @@
 # make run    set up and serve
 # make demo   the whole loop once, without a human
 # make test   set up and run all tests that need nothing outside this repository
-# make lint types docs bench check
+# make lint types docs check
+# make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run demo test lint types docs format check clean
+.PHONY: run demo test lint types docs format check bench clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -35,8 +36,11 @@ format: $(VENV)/.test
 
 check: lint types docs test
 
+bench: $(VENV)/.bench
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -58,4 +62,9 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Setting up in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	@touch $@
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up in $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[uvloop]'
 	@touch $@
