@@ -508,6 +508,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 HARMLESS: Mapping[str, str] = {
     "background": "the relay answers while the caller waits",
+    "client_metadata": "labels for the vendor's own records",
     "include": "asks for more detail in the answer, which stays as complete as the target makes it",
     "metadata": "labels for the vendor's own dashboard",
     "prompt_cache_key": "a hint for routing inside the vendor",
