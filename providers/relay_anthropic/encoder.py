@@ -42,6 +42,7 @@ from relay_anthropic.shapes import (
     media_block,
     own_fields,
     stop_word,
+    tool_input,
     usage_object,
 )
 
@@ -58,7 +59,7 @@ def _frame(kind: str, **fields: Any) -> bytes:
 class _Block:
     """A part on its way: its number on the wire, and what must be known of it until it is complete."""
 
-    __slots__ = ("extra", "head", "held", "number", "part", "pieces", "signature", "stopped")
+    __slots__ = ("extra", "head", "held", "number", "part", "pieces", "plain", "signature", "stopped")
 
     def __init__(self, number: int, part: Any) -> None:
         self.number = number
@@ -69,6 +70,8 @@ class _Block:
         """Its frames, while an earlier block is open."""
         self.pieces: list[str] = []
         """A call's arguments."""
+        self.plain = False
+        """Whether these begin as an object does."""
         self.signature: str | None = None
         self.extra = part.extra
         self.stopped = False
@@ -197,6 +200,8 @@ class MessagesEncoder:
         if isinstance(part, Thinking) and part.dialect != DIALECT and not part.redacted:
             label = label_of(part.dialect, block.signature, block.extra)
             self._write(block, _DELTA % (block.number, b"signature_delta", b"signature") + dumps(label) + _TAIL)
+        if block.pieces and not block.plain and (wrapped := tool_input("".join(block.pieces))):
+            self._write(block, block.head + dumps(dumps(wrapped).decode()) + _TAIL)
         self._write(block, _frame("content_block_stop", index=block.number))
         while self._open and self._open[0].stopped:
             self._open.popleft()
@@ -273,9 +278,19 @@ class MessagesEncoder:
 
     def _arguments(self, event: ArgumentsDelta) -> None:
         block = self._blocks.get(event.index)
-        if block is not None and not block.stopped:
-            block.pieces.append(event.arguments)
-            self._write(block, block.head + dumps(event.arguments) + _TAIL)
+        if block is None or block.stopped:
+            return
+        block.pieces.append(event.arguments)
+        if not block.plain:
+            # Clients parse while they read, and take nothing but an object: what is none is told at the end, inside
+            # of one.
+            start = "".join(block.pieces).lstrip()
+            if not start.startswith("{"):
+                return
+            block.plain = True
+            self._write(block, block.head + dumps(start) + _TAIL)
+            return
+        self._write(block, block.head + dumps(event.arguments) + _TAIL)
 
     def _part_extra(self, event: PartExtra) -> None:
         block = self._blocks.get(event.index)

@@ -6,10 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from relay.ir import Choice, Media, Opaque, Part, Refusal, Response, Text, Thinking, ToolCall
-from relay.kit import dumps, json_object
+from relay.kit import dumps
 from relay_anthropic.block import DIALECT
 from relay_anthropic.foreign import label_of
-from relay_anthropic.shapes import call_block, citations_of, media_block, own_fields, stop_word, usage_object
+from relay_anthropic.shapes import (
+    call_block,
+    citations_of,
+    media_block,
+    own_fields,
+    stop_word,
+    tool_input,
+    usage_object,
+)
 
 __all__ = ["message_body"]
 
@@ -69,12 +77,7 @@ def _thinking(part: Thinking) -> Block:
 
 def _call(part: ToolCall) -> Block | None:
     block = call_block(part)
-    if block is None:
-        return None
-    arguments = json_object(part.arguments)
-    # Clients insist on an object. What the model wrote instead is for them to see, not for the relay to hide.
-    block["input"] = {"arguments": part.arguments} if arguments is None else arguments
-    return block
+    return None if block is None else {**block, "input": tool_input(part.arguments)}
 
 
 def _opaque(part: Opaque) -> Block | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from relay.errors import RelayError
 from relay.ir import Extra, Media, StopKind, StopReason, ToolCall, Usage
+from relay.kit import json_object
 from relay_anthropic.block import DIALECT
 from relay_anthropic.content import tool_id
 from relay_anthropic.usage import STOP_KINDS
@@ -19,6 +20,7 @@ __all__ = [
     "media_block",
     "own_fields",
     "stop_word",
+    "tool_input",
     "usage_object",
 ]
 
@@ -76,19 +78,24 @@ def usage_object(usage: Usage | None) -> dict[str, Any]:
     Both totals are required numbers here: one that the upstream did not report is 0.
     """
     known = usage or Usage()
-    written: int | None = None
-    if known.cache_write_5m is not None or known.cache_write_1h is not None:
-        written = (known.cache_write_5m or 0) + (known.cache_write_1h or 0)
-    fresh = (known.input or 0) - (known.cache_read or 0) - (written or 0)
+    total, read = known.input or 0, known.cache_read
+    parts = (known.cache_write_5m, known.cache_write_1h)
+    written = None if parts == (None, None) else sum(part or 0 for part in parts)
+    if known.input is not None:
+        # Some hosts count more tokens as cached than as given. What is paid for is the total.
+        read = None if read is None else min(read, total)
+        written = None if written is None else min(written, total - (read or 0))
+    fresh = total - (read or 0) - (written or 0)
     fields: dict[str, Any] = {"input_tokens": max(fresh, 0), "output_tokens": known.output or 0}
-    if known.cache_read is not None:
-        fields["cache_read_input_tokens"] = known.cache_read
+    if read is not None:
+        fields["cache_read_input_tokens"] = read
     if written is not None:
         fields["cache_creation_input_tokens"] = written
-    if known.cache_write_1h is not None:
+    if written is not None and known.cache_write_1h is not None:
+        long = min(known.cache_write_1h, written)
         fields["cache_creation"] = {
-            "ephemeral_5m_input_tokens": known.cache_write_5m or 0,
-            "ephemeral_1h_input_tokens": known.cache_write_1h,
+            "ephemeral_5m_input_tokens": written - long,
+            "ephemeral_1h_input_tokens": long,
         }
     if known.reasoning is not None:
         fields["output_tokens_details"] = {"thinking_tokens": known.reasoning}
@@ -101,6 +108,17 @@ def call_block(part: ToolCall) -> dict[str, Any] | None:
     if part.server and "type" not in own:
         return None
     return {"type": "tool_use", "id": tool_id(part.id), "name": part.name, "input": {}, **own}
+
+
+def tool_input(arguments: str) -> Any:
+    """A call's `input`, which must be an object. What the model wrote instead is shown inside of one, not hidden.
+
+    `null` is how some models say that there are no arguments.
+    """
+    found = json_object(arguments)
+    if found is not None:
+        return found
+    return {} if arguments.strip() == "null" else {"arguments": arguments}
 
 
 def media_block(part: Media) -> dict[str, Any] | None:

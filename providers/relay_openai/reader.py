@@ -428,6 +428,9 @@ class Reader:
             return
         call = choice.current
         if call is None:
+            if not value.get("name") and not value.get("arguments"):
+                # Some hosts fill in every field that they know, called for or not.
+                return
             call = choice.current = self._new_call(choice, {})
         self._arguments(choice, call, value, out)
 

@@ -96,7 +96,7 @@ def naive_message(choice: dict[str, Any], message: dict[str, Any], *, whole: boo
             else:
                 choice["calls"].append([body.get("name"), body.get("arguments") or "", call.get("index")])
     old = message.get("function_call")
-    if old and not message.get("tool_calls"):
+    if old and old["name"] and not message.get("tool_calls"):
         choice["calls"].append([old["name"], old["arguments"], None])
 
 

@@ -575,3 +575,9 @@ def test_deltas_reach_their_parts_by_index() -> None:
         elif isinstance(event, PartStop):
             opened.remove(event.index)
     assert not opened
+
+
+def test_a_field_for_calls_that_is_only_filled_in_is_no_call() -> None:
+    empty = {"function_call": {"name": "", "arguments": ""}, "tool_calls": None}
+    answer = response(delta(content="4", **empty), delta(finish="stop", **empty), DONE)
+    assert answer.choices[0].parts == [Text("4")]
