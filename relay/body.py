@@ -26,7 +26,7 @@ def read_body(raw: bytes) -> dict[str, Any]:
     """
     if raw.startswith(BOM):
         raise BadParameter("the body begins with a byte order mark; send JSON in UTF-8 without one")
-    if not raw.strip():
+    if not raw or raw.isspace():
         raise BadParameter("the body is empty; send a JSON object")
     try:
         data = orjson.loads(raw)

@@ -116,9 +116,11 @@ class Connection(asyncio.Protocol):
             self._deliver()
             context = error.__context__
             self._fail(context if isinstance(context, UpstreamError) else _invalid())
-        else:
-            if self._bodies:
-                self._deliver()
+            return
+        bodies = self._bodies
+        if bodies and self.exchange is not None:
+            self._bodies = []
+            self.exchange.data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
 
     def _deliver(self) -> None:
         """Hand over what one read held of the body, as one piece however many chunks it came in."""

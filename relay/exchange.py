@@ -87,6 +87,7 @@ class Exchange:
         "deadline",
         "ended",
         "headers",
+        "moved",
         "status",
     )
 
@@ -100,6 +101,7 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self.deadline = NEVER
         self.ended = False
+        self.moved = False
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._limit = 0
@@ -270,7 +272,7 @@ class Exchange:
             return
         if self._stopped:
             return
-        self.deadline = self._pool.loop.time() + self._upstream.idle_timeout
+        self.moved = True
         try:
             go_on = sink.take(piece)
         except BaseException as error:
@@ -302,8 +304,12 @@ class Exchange:
             self._error = error
             self._wake()
 
-    def expire(self) -> None:
-        """The deadline has passed."""
+    def expire(self, now: float) -> None:
+        """The deadline has passed; unless pieces were pushed meanwhile, for which it is not moved each time."""
+        if self.moved:
+            self.moved = False
+            self.deadline = now + self._upstream.idle_timeout
+            return
         if not self.status:
             wait = self._upstream.first_byte_timeout
             self.fail(UpstreamTimeout(f"the upstream did not answer within {wait:g} seconds"))

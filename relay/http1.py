@@ -203,7 +203,7 @@ class Http1Transport:
     def _look(self) -> None:
         now = self.loop.time()
         for exchange in [exchange for exchange in self.busy if exchange.deadline <= now]:
-            exchange.expire()
+            exchange.expire(now)
         for connections in self._idle.values():
             while connections and connections[0].idle_since < now - IDLE_SECONDS:
                 connections.popleft().abort()

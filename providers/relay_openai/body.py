@@ -53,7 +53,8 @@ def read_messages(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not messages:
         raise BadParameter("messages must not be empty", param="messages")
     for place, message in enumerate(messages):
-        obj(message, f"messages[{place}]")
+        if type(message) is not dict:
+            obj(message, f"messages[{place}]")
     return messages
 
 
@@ -73,7 +74,12 @@ def estimate_input(data: Mapping[str, Any]) -> int:
     """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
     total = 0
     for message in data["messages"]:
-        total += _MESSAGE_TOKENS + _content(message.get("content"))
+        content = message.get("content")
+        if type(content) is str and len(message) == 2:
+            # A role and a text, as most messages are.
+            total += _MESSAGE_TOKENS + estimate_tokens(content)
+            continue
+        total += _MESSAGE_TOKENS + _content(content)
         for name in ("reasoning_content", "refusal"):
             text = message.get(name)
             if isinstance(text, str):

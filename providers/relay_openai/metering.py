@@ -80,7 +80,7 @@ class UsageFilter(WholeEvents):
         return rest if opened or not _is_count(rest) else _lead(rest)
 
     def _filtered(self, complete: bytes) -> bytes:
-        if not _EMPTY.search(complete):
+        if b"[]" not in complete and not _EMPTY.search(complete):
             return complete
         kept = []
         start = 0

@@ -10,6 +10,9 @@ from relay.kit import token_count
 
 __all__ = ["decode_usage", "encode_usage"]
 
+_USUAL = frozenset(
+    ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
+)
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -26,15 +29,21 @@ def decode_usage(raw: Any) -> Usage | None:
     completion = token_count(raw.get("completion_tokens"))
     if prompt is None and completion is None:
         return None
-    if (
-        len(raw) == 3
-        and prompt is not None
-        and completion is not None
-        and raw.get("total_tokens") == prompt + completion
-    ):
-        return Usage(input=prompt, output=completion, raw=raw)
     inside = _details(raw, "prompt_tokens_details")
     outside = _details(raw, "completion_tokens_details")
+    total = token_count(raw.get("total_tokens"))
+    if raw.keys() <= _USUAL and prompt is not None and completion is not None and total == prompt + completion:
+        # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
+        return Usage(
+            input=prompt,
+            output=completion,
+            cache_read=token_count(inside.get("cached_tokens")),
+            cache_write_5m=token_count(inside.get("cache_write_tokens")),
+            reasoning=token_count(outside.get("reasoning_tokens")),
+            audio_in=token_count(inside.get("audio_tokens")),
+            audio_out=token_count(outside.get("audio_tokens")),
+            raw=raw,
+        )
     usage = Usage(
         input=prompt,
         output=completion,
@@ -50,7 +59,6 @@ def decode_usage(raw: Any) -> Usage | None:
         raw=raw,
     )
     _cache_writes(usage, raw, inside)
-    total = token_count(raw.get("total_tokens"))
     if total is not None and prompt is not None and completion is not None and total > prompt + completion:
         missing = total - prompt - completion
         if missing == usage.reasoning:
