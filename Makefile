@@ -3,13 +3,14 @@
 # make test   set up and run all tests that need nothing outside this repository
 # make lint types docs check
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
+# make bench-guard  fails if a call costs a tenth more than is written down; counts, and needs no quiet machine
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run demo test lint types docs format check bench clean
+.PHONY: run demo test lint types docs format check bench bench-guard clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -38,6 +39,9 @@ check: lint types docs test
 
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-guard: $(VENV)/.bench
+	@$(BIN)/python benchmarks/instructions.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
