@@ -1,4 +1,5 @@
-"""Chat Completions: the dialect `openai-chat` and the family `openai` with every host that is compatible with it."""
+"""Chat Completions and Responses: the dialects `openai-chat` and `openai-responses`, and the family `openai`, which is
+every host that is compatible with the first and some that speak the second."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from relay.ir import Loss, Request, Response, Usage
 from relay_openai.compose import compose_request
 from relay_openai.dialect import OpenAIChat
 from relay_openai.family import (
-    chat_endpoint,
     count_response,
+    endpoint_of,
     family,
     models_listing,
     read_error,
@@ -20,8 +21,9 @@ from relay_openai.family import (
     stream_decoder,
     stream_meter,
 )
+from relay_openai.responses.dialect import OpenAIResponses
 
-__all__ = ["OpenAIChat"]
+__all__ = ["OpenAIChat", "OpenAIResponses"]
 
 
 @hookimpl
@@ -32,8 +34,8 @@ def relay_families() -> Sequence[Family]:
 
 @hookimpl
 def relay_dialects() -> Sequence[Dialect]:
-    """The dialect `openai-chat`."""
-    return [OpenAIChat()]
+    """The dialects `openai-chat` and `openai-responses`."""
+    return [OpenAIChat(), OpenAIResponses()]
 
 
 @hookimpl
@@ -44,34 +46,34 @@ def translate_request(request: Request, target: Target, losses: list[Loss]) -> b
 
 @hookimpl
 def endpoint(
-    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str], dialect: str
 ) -> UpstreamRequest | None:
     """The host's address for this operation."""
-    return chat_endpoint(target, operation, body, stream, headers)
+    return endpoint_of(target, operation, body, stream, headers, dialect)
 
 
 @hookimpl
-def translate_response(target: Target, body: bytes) -> Response:
+def translate_response(target: Target, body: bytes, dialect: str) -> Response:
     """A complete answer as a hub value."""
-    return read_response(target, body)
+    return read_response(target, body, dialect)
 
 
 @hookimpl
-def translate_stream(target: Target, headers: Mapping[str, str]) -> StreamDecoder:
+def translate_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamDecoder:
     """A decoder for one stream."""
-    return stream_decoder(target, headers)
+    return stream_decoder(target, headers, dialect)
 
 
 @hookimpl
-def meter_response(target: Target, body: bytes) -> Usage | None:
+def meter_response(target: Target, body: bytes, dialect: str) -> Usage | None:
     """What an answer that passes through used."""
-    return count_response(target, body)
+    return count_response(target, body, dialect)
 
 
 @hookimpl
-def meter_stream(target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+def meter_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamMeter | None:
     """A meter for one stream that passes through."""
-    return stream_meter(target, headers)
+    return stream_meter(target, headers, dialect)
 
 
 @hookimpl

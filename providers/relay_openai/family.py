@@ -1,4 +1,4 @@
-"""The upstream family `openai`: every host that takes Chat Completions."""
+"""The upstream family `openai`: every host that takes Chat Completions, some of which speak Responses too."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
 from relay.errors import UpstreamError
+from relay.events import StreamDecoder
 from relay.ir import Response, Usage
 from relay.kit import loads, upstream_json
 from relay.skim import SkimmingMeter
@@ -17,22 +18,33 @@ from relay_openai.hosts import OPTIONS, known_hosts, placeholders
 from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
 from relay_openai.response import decode_response
+from relay_openai.responses.response import decode_response as decode_responses
+from relay_openai.responses.skim import responses_meter
+from relay_openai.responses.stream import ResponsesDecoder
+from relay_openai.responses.usage import decode_usage as responses_usage
+from relay_openai.responses.wire import DIALECT as RESPONSES
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder, WholeDecoder
 from relay_openai.usage import decode_usage
 from relay_openai.wire import DIALECT
 
-__all__ = ["chat_endpoint", "family", "models_listing", "read_error", "read_response", "stream_decoder"]
+__all__ = ["endpoint_of", "family", "models_listing", "read_error", "read_response", "stream_decoder"]
 
-_PATHS: Mapping[str, str] = {"generate": "chat/completions"}
-"""Path by operation, below the base URL."""
+_PATHS: Mapping[tuple[str, str], str] = {
+    ("generate", ""): "chat/completions",
+    ("generate", DIALECT): "chat/completions",
+    ("generate", RESPONSES): "responses",
+}
+"""Path by operation and dialect, below the base URL."""
 
 
 def family() -> Family:
     """The family with all its known hosts."""
     return Family(
         "openai",
-        dialects=frozenset((DIALECT,)),
+        dialects=frozenset((DIALECT, RESPONSES)),
+        # Nearly every server that calls itself compatible has Chat Completions, and few have more.
+        usual_dialects=frozenset((DIALECT,)),
         hosts=known_hosts(),
         capabilities={"chat": True, "streaming": True},
         options=frozenset(OPTIONS),
@@ -80,11 +92,11 @@ def credentials(upstream: Upstream) -> dict[str, str]:
     return headers
 
 
-def chat_endpoint(
-    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str]
+def endpoint_of(
+    target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str], dialect: str = ""
 ) -> UpstreamRequest | None:
     """Where the body goes; None for an operation that this family does not have."""
-    path = _PATHS.get(operation)
+    path = _PATHS.get((operation, dialect))
     if path is None:
         return None
     url, own = _prepared(target, path, stream)
@@ -102,32 +114,48 @@ def _prepared(target: Target, path: str, stream: bool) -> tuple[str, Mapping[str
     return address(target.upstream, path, target.model), MappingProxyType(headers)
 
 
-def count_response(target: Target, body: bytes) -> Usage | None:
+def count_response(target: Target, body: bytes, dialect: str = "") -> Usage | None:
     """What a complete answer used; None, for the full reading to judge, unless it plainly is an answer."""
     value = upstream_json(body)
+    if dialect == RESPONSES:
+        return responses_usage(value.get("usage")) if value.get("status") in ("completed", "incomplete") else None
     if not value.get("choices") or value.get("error"):
         return None
     return decode_usage(value.get("usage"))
 
 
-def stream_meter(target: Target, headers: Mapping[str, str]) -> SkimmingMeter | None:
+def stream_meter(target: Target, headers: Mapping[str, str], dialect: str = "") -> SkimmingMeter | None:
     """A meter for an event stream; None for the other forms in which hosts answer."""
-    decoder = stream_decoder(target, headers)
-    return chat_meter(decoder) if isinstance(decoder, ChatDecoder) else None
+    if _is_whole(headers):
+        return None
+    if dialect == RESPONSES:
+        return responses_meter(ResponsesDecoder(secret=target.upstream.api_key, fill=False))
+    return chat_meter(_chat_decoder(target))
 
 
-def read_response(target: Target, body: bytes) -> Response:
+def read_response(target: Target, body: bytes, dialect: str = "") -> Response:
     """A complete answer as a hub value."""
-    return decode_response(upstream_json(body), body, target.upstream.api_key)
+    read = decode_responses if dialect == RESPONSES else decode_response
+    return read(upstream_json(body), body, target.upstream.api_key)
 
 
-def stream_decoder(target: Target, headers: Mapping[str, str]) -> ChatDecoder | WholeDecoder:
+def stream_decoder(target: Target, headers: Mapping[str, str], dialect: str = "") -> StreamDecoder:
     """A decoder for the form in which the host really answers, which is not always the one it was asked for."""
+    secret = target.upstream.api_key
+    if dialect == RESPONSES:
+        events = ResponsesDecoder(secret=secret)
+        return WholeDecoder(secret, events, decode_responses) if _is_whole(headers) else events
+    decoder = _chat_decoder(target)
+    return WholeDecoder(secret, decoder) if _is_whole(headers) else decoder
+
+
+def _chat_decoder(target: Target) -> ChatDecoder:
     upstream = target.upstream
-    decoder = ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
-    if headers.get("content-type", "").lower().startswith("application/json"):
-        return WholeDecoder(upstream.api_key, decoder)
-    return decoder
+    return ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
+
+
+def _is_whole(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lower().startswith("application/json")
 
 
 def read_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -9,10 +9,14 @@ option `finish_reason = false`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from relay import Secret
 from relay.errors import UpstreamError, UpstreamProtocol
-from relay.events import Event, Failure, MessageStop
+from relay.events import Event, Failure, MessageStop, StreamDecoder
 from relay.fold import unfold
+from relay.ir import Response
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.reader import Reader
@@ -107,13 +111,20 @@ class ChatDecoder:
 class WholeDecoder:
     """A `StreamDecoder` for a host that was asked for a stream and says that it answers with one complete object.
 
-    Some say so and stream all the same: what begins with anything but a brace is handed to `stream`.
+    Some say so and stream all the same: what begins with anything but a brace is handed to `stream`. `read` makes the
+    hub's answer of the parsed object, its bytes, and the secret that must not be told.
     """
 
-    __slots__ = ("_body", "_secret", "_stream", "_streaming")
+    __slots__ = ("_body", "_read", "_secret", "_stream", "_streaming")
 
-    def __init__(self, secret: Secret | None = None, stream: ChatDecoder | None = None) -> None:
+    def __init__(
+        self,
+        secret: Secret | None = None,
+        stream: StreamDecoder | None = None,
+        read: Callable[[dict[str, Any], bytes, Secret | None], Response] = decode_response,
+    ) -> None:
         self._body: bytearray | None = bytearray()
+        self._read = read
         self._secret = secret
         self._stream = stream or ChatDecoder(secret=secret)
         self._streaming = False
@@ -141,6 +152,6 @@ class WholeDecoder:
             return []
         body, self._body = bytes(self._body), None
         try:
-            return unfold(decode_response(upstream_json(body), body, self._secret))
+            return unfold(self._read(upstream_json(body), body, self._secret))
         except UpstreamError as error:
             return [Failure(error)]

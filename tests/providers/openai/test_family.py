@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import relay_openai
-from relay import ModelListing, Secret, Target, Upstream
+from relay import Host, ModelListing, Secret, Target, Upstream
+from relay.discovery import upstream_of
 from relay.errors import UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.events import Failure, MessageStop
 from relay.family import CAPABILITIES
@@ -21,6 +22,7 @@ from relay_openai.dialect import OpenAIChat
 from relay_openai.hosts import FIELDS, OPTIONS, known_hosts
 from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
+from relay_openai.responses.dialect import OpenAIResponses
 
 KEY = "sk-upstream-secret"
 
@@ -30,19 +32,35 @@ def target(base_url: str = "https://u.test/v1", model: str = "m", key: str | Non
     return Target(Upstream("u", "openai", base_url, secret, **fields), model)
 
 
-def endpoint(to: Target, *, stream: bool = False, headers: dict[str, str] | None = None) -> Any:
-    return relay_openai.endpoint(to, "generate", b"{}", stream, headers or {})
+def endpoint(to: Target, *, stream: bool = False, headers: dict[str, str] | None = None, dialect: str = "") -> Any:
+    return relay_openai.endpoint(to, "generate", b"{}", stream, headers or {}, dialect)
 
 
-def test_the_plugin_offers_one_family_and_one_dialect() -> None:
+def test_the_plugin_offers_one_family_and_two_dialects() -> None:
     (family,) = relay_openai.relay_families()
-    assert (family.name, family.dialects) == ("openai", frozenset({"openai-chat"}))
-    (dialect,) = relay_openai.relay_dialects()
-    assert isinstance(dialect, OpenAIChat)
-    assert {(route.method, route.path) for route in dialect.routes} == {
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/chat/completions"),
-    }
+    assert (family.name, family.dialects) == ("openai", frozenset({"openai-chat", "openai-responses"}))
+    chat, responses = relay_openai.relay_dialects()
+    assert isinstance(chat, OpenAIChat)
+    assert isinstance(responses, OpenAIResponses)
+    for dialect, path in ((chat, "chat/completions"), (responses, "responses")):
+        posted = {route.path for route in dialect.routes if route.method == "POST"}
+        assert posted == {f"/v1/{path}", f"/{path}"}
+
+
+def test_a_server_that_nobody_knows_is_taken_to_speak_chat_only() -> None:
+    (family,) = relay_openai.relay_families()
+    for host in family.hosts:
+        known = upstream_of(family, host, KEY, {}).dialects
+        assert "openai-chat" in known, host.name
+        assert known <= family.dialects
+    assert upstream_of(family, Host("new", "https://u.test/v1"), KEY, {}).dialects == frozenset({"openai-chat"})
+    speaking = {host.name for host in family.hosts if "openai-responses" in (host.dialects or ())}
+    assert {"openai", "azure", "openrouter", "groq", "xai", "llamacpp", "vllm", "lmstudio", "ollama"} == speaking
+
+
+def test_each_dialect_has_its_own_path() -> None:
+    assert endpoint(target(), dialect="openai-chat").url == "https://u.test/v1/chat/completions"
+    assert endpoint(target(), dialect="openai-responses").url == "https://u.test/v1/responses"
 
 
 @pytest.mark.parametrize("base_url", ["https://u.test/v1", "https://u.test/v1/"])
@@ -100,7 +118,7 @@ def test_an_address_that_still_waits_for_an_account_says_which_variable_is_missi
 
 
 def test_an_operation_of_another_kind_is_left_to_others() -> None:
-    assert relay_openai.endpoint(target(), "embed", b"", False, {}) is None
+    assert relay_openai.endpoint(target(), "embed", b"", False, {}, "") is None
 
 
 # Errors.
@@ -205,21 +223,21 @@ def test_a_spent_quota_is_not_a_limit_of_rate() -> None:
 
 def test_an_error_inside_of_a_good_status_is_an_error() -> None:
     with pytest.raises(UpstreamError, match="Oh"):
-        relay_openai.translate_response(target(), b'{"error":{"message":"Oh","code":502}}')
+        relay_openai.translate_response(target(), b'{"error":{"message":"Oh","code":502}}', "")
     with pytest.raises(UpstreamProtocol, match="not JSON"):
-        relay_openai.translate_response(target(), b"<html>")
+        relay_openai.translate_response(target(), b"<html>", "")
     with pytest.raises(UpstreamProtocol, match="no choices"):
-        relay_openai.translate_response(target(), b'{"choices":[]}')
+        relay_openai.translate_response(target(), b'{"choices":[]}', "")
 
 
 def test_the_decoder_follows_what_the_host_really_sends() -> None:
-    whole = relay_openai.translate_stream(target(), {"content-type": "application/json; charset=utf-8"})
+    whole = relay_openai.translate_stream(target(), {"content-type": "application/json; charset=utf-8"}, "")
     whole.feed(b'{"choices":[{"message":{"content":"x"},"finish_reason":"stop"}]}')
     assert isinstance(whole.close()[-1], MessageStop)
     frame = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\ndata: [DONE]\n\n'
-    strict = relay_openai.translate_stream(target(), {"content-type": "text/event-stream"})
+    strict = relay_openai.translate_stream(target(), {"content-type": "text/event-stream"}, "")
     assert isinstance(strict.feed(frame)[-1], Failure)
-    lenient = relay_openai.translate_stream(target(options={"finish_reason": False}), {})
+    lenient = relay_openai.translate_stream(target(options={"finish_reason": False}), {}, "")
     assert isinstance(lenient.feed(frame)[-1], MessageStop)
 
 

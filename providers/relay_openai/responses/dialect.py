@@ -1,0 +1,106 @@
+"""The client dialect `openai-responses`: Responses as clients speak it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+from relay import Dialect, Forward, Head, Route, Target
+from relay.body import read_body, read_model, read_stream
+from relay.errors import CallerError, NoSuchMethod, RelayError
+from relay.fold import unfold
+from relay.ir import Request, Response, Tool
+from relay.kit import dumps, splice_model
+from relay_openai.encoder import error_body
+from relay_openai.responses.answer import Envelope
+from relay_openai.responses.body import check_input, estimate_input, max_output, read_tools
+from relay_openai.responses.encoder import KEEP_ALIVE, ResponsesEncoder
+from relay_openai.responses.request import parse_request
+from relay_openai.responses.skim import PassedStream
+from relay_openai.responses.toolbox import defined, kinds
+from relay_openai.responses.wire import DIALECT
+
+__all__ = ["OpenAIResponses"]
+
+_SOCKET = "socket"
+"""The operation of a GET, which is how clients ask whether they may talk over a WebSocket."""
+_HEADERS = ("openai-beta",)
+"""What callers may tell an upstream of their own dialect: which version of the format they speak."""
+
+
+class OpenAIResponses(Dialect):
+    """Responses.
+
+    `now` (Unix seconds) and `new_id` are asked where an upstream tells neither when nor under which id it answered.
+    """
+
+    name: ClassVar[str] = DIALECT
+    routes: ClassVar[tuple[Route, ...]] = (
+        Route("POST", "/v1/responses"),
+        Route("POST", "/responses"),
+        Route("GET", "/v1/responses", _SOCKET),
+        Route("GET", "/responses", _SOCKET),
+    )
+    keep_alive: ClassVar[bytes] = KEEP_ALIVE
+
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: f"resp_{uuid.uuid4().hex}",
+    ) -> None:
+        self._now = now
+        self._new_id = new_id
+
+    def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
+        """Read what the core needs. Raises a 426 for a WebSocket, after which clients go on over HTTP at once."""
+        if operation == _SOCKET:
+            if headers.get("Upgrade", "").lower() == "websocket":
+                raise CallerError("this relay serves no WebSocket here; use POST", status=426, code="upgrade_required")
+            raise NoSuchMethod("this path answers POST; answers are not kept, so there is no list of them")
+        data = read_body(raw)
+        model = read_model(data)
+        check_input(data)
+        tools = read_tools(data)
+        return Head(
+            operation=operation,
+            model=model,
+            raw=raw,
+            data=data,
+            stream=read_stream(data),
+            max_output=max_output(data),
+            input_estimate=estimate_input(data),
+            has_tools=bool(tools),
+            headers={name: headers[name] for name in _HEADERS if name in headers},
+        )
+
+    def parse(self, head: Head) -> Request:
+        """The whole request as a hub value."""
+        return parse_request(head.data)
+
+    def forward(self, head: Head, target: Target) -> Forward:
+        """The caller's bytes, but for the model's name."""
+        body = splice_model(head.raw, head.data, target.model)
+        return Forward(body, PassedStream(self._envelope(head)) if head.stream else None)
+
+    def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
+        """The functions, and what becomes one for models (`toolbox`)."""
+        return [(path, tool) for path, tool in defined(head.data) if isinstance(tool, Tool)]
+
+    def encode_response(self, response: Response, head: Head) -> bytes:
+        """A `response` object: what the stream of the same answer would end with."""
+        encoder = self.stream_encoder(head)
+        encoder.encode(unfold(response))
+        return dumps(encoder.final)
+
+    def stream_encoder(self, head: Head) -> ResponsesEncoder:
+        """An encoder of the stream's events."""
+        return ResponsesEncoder(self._envelope(head), kinds(head.data), self._now)
+
+    def encode_error(self, error: RelayError, request_id: str) -> bytes:
+        """The error object; the request's id travels in a header."""
+        return dumps(error_body(error))
+
+    def _envelope(self, head: Head) -> Envelope:
+        return Envelope(head.data, model=head.model, created=int(self._now()), new_id=self._new_id())

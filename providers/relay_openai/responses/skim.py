@@ -1,0 +1,92 @@
+"""Streams that pass through: counting them without reading what is only text, and ending them if they break off."""
+
+from __future__ import annotations
+
+import re
+
+from relay.errors import RelayError
+from relay.kit import dumps
+from relay.skim import Mould, SkimmingMeter
+from relay_openai.metering import WholeEvents
+from relay_openai.responses.answer import Envelope
+from relay_openai.responses.encoder import KEEP_ALIVE
+from relay_openai.responses.fault import error_object
+from relay_openai.responses.stream import ResponsesDecoder
+
+__all__ = ["PassedStream", "responses_meter"]
+
+_KIND = re.compile(
+    rb'(?:^event: |"type":\s*")'
+    rb"response\.(?:output_text|reasoning_summary_text|reasoning_text|function_call_arguments)\.delta"
+)
+_TEXT = re.compile(rb'(?<!\\)"delta":\s*"((?:[^"\\]|\\.)*)"')
+_CHANGING = re.compile(rb'"(?:obfuscation":\s*"([^"\\]*)"|sequence_number":\s*(\d+))')
+_ID = re.compile(rb'"response":\s*\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*?"id":\s*"([^"\\]+)"')
+_NUMBER = re.compile(rb'"sequence_number":\s*(\d+)')
+_OPENING = 65_536
+"""Bytes in which the answer's id is looked for."""
+
+
+def responses_meter(decoder: ResponsesDecoder) -> SkimmingMeter:
+    """A meter that decodes what is no piece of text."""
+    return SkimmingMeter(decoder, piece_mould)
+
+
+def piece_mould(event: bytes) -> Mould | None:
+    """The mould of an event that is nothing but a piece of text; None for any other, or if what changes precedes it."""
+    text = _TEXT.search(event)
+    if text is None or _KIND.search(event) is None or event.count(b"\ndata:") + event.startswith(b"data:") != 1:
+        return None
+    start, end = text.span(1)
+    if _CHANGING.search(event, 0, start) is not None or not event.endswith(b"}\n\n"):
+        return None
+    # Events are numbered, and some are filled up to hide how long their text is.
+    changing = [match.span(match.lastindex or 0) for match in _CHANGING.finditer(event, end)]
+    if not changing:
+        return Mould(event[:start], event[end:])
+    return Mould(event[:start], event[changing[-1][1] :], event[end : changing[0][0]])
+
+
+class PassedStream(WholeEvents):
+    """The filter of a stream that passes through: whole events only, and a failure that belongs to the same answer.
+
+    Clients hold an answer together by its id and refuse an event of another one.
+    """
+
+    __slots__ = ("_envelope", "_last", "_opening")
+
+    def __init__(self, envelope: Envelope) -> None:
+        super().__init__()
+        self._envelope = envelope
+        self._opening: bytes | None = b""
+        self._last = b""
+
+    def keep_alive(self) -> bytes:
+        """A comment as long as nothing was sent: clients accept no event before the one that begins the answer."""
+        return KEEP_ALIVE if self._last else b": keep-alive\n\n"
+
+    def failure(self, error: RelayError, /) -> bytes:
+        """The failed answer, with the id that clients know it by and the number that comes next."""
+        numbers = _NUMBER.findall(self._last[-_OPENING:])
+        failed = self._envelope.failed([], error_object(error), None)
+        body = {
+            "type": "response.failed",
+            "response": failed,
+            "sequence_number": int(numbers[-1]) + 1 if numbers else 0,
+        }
+        return b"event: response.failed\ndata: " + dumps(body) + b"\n\n"
+
+    def _filtered(self, complete: bytes) -> bytes:
+        if complete:
+            self._last = complete
+            if self._opening is not None:
+                self._look(complete)
+        return complete
+
+    def _look(self, data: bytes) -> None:
+        self._opening = (self._opening or b"") + data
+        match = _ID.search(self._opening)
+        if match is not None:
+            self._envelope.id = match[1].decode("utf-8", "replace")
+        if match is not None or len(self._opening) > _OPENING:
+            self._opening = None
