@@ -16,6 +16,7 @@ from relay.app import RELAY, Relay, create_app
 from relay.config import read_text
 from relay.store import UsageRow
 from tests.flow.fake import FakeUpstream
+from tests.flow.loops import factories
 
 ALONE = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
 
@@ -108,3 +109,8 @@ async def read_stream(relay: Running, **body: Any) -> tuple[int, bytes, bool]:
         except aiohttp.ClientPayloadError:
             return response.status, got, False
         return response.status, got, True
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Any:
+    """Run all of this folder on the loop that was asked for."""
+    return factories()
