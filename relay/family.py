@@ -86,6 +86,8 @@ class Family:
     """False for families whose upstreams have no URL that anybody could configure."""
     transport: Transport | None = None
     """For families that are not reached over HTTP: how a request gets its answer."""
+    alone: bool = False
+    """True for families that run something of their own beside the relay: several workers would each start one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "views",
         "app",
         # The terminal.
-        "cli.moment cli.options",
+        "cli.moment cli.options cli.workers",
         "cli.database",
         "cli.chat cli.check cli.init cli.keys cli.models cli.plugins cli.serve cli.usage",
         "cli",

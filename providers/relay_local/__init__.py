@@ -47,6 +47,7 @@ class Local:
                 capabilities=CAN,
                 options=frozenset({"model", "name", "context", "slots", "threads"}),
                 addressed=False,
+                alone=True,
             )
         ]
 

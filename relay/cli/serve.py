@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.cli.options import config_option, fail, load_config
+from relay.cli.workers import Place, Supervisor, held, limits_in_force
 from relay.family import is_loopback
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from relay.app import Relay
     from relay.config import Config
+    from relay.manager import Plugins
 
 __all__ = ["serve"]
 
@@ -29,6 +31,8 @@ log = logging.getLogger("relay")
 
 CONNECTION_IDLE_SECONDS = 75.0
 MODELS_SHOWN = 6
+MOST_WORKERS = 64
+LIMITS_SHOWN = 4
 LIST_WAIT = 5.0
 """Seconds that the greeting waits for the upstreams' model lists."""
 
@@ -39,7 +43,17 @@ LIST_WAIT = 5.0
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port; 0 takes a free one [default: 8748]")
 @click.option("--db", type=click.Path(dir_okay=False, path_type=Path), help="The SQLite file")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged")
-def serve(config_file: Path | None, host: str | None, port: int | None, db: Path | None, log_level: str | None) -> None:
+@click.option("--workers", type=click.IntRange(1, MOST_WORKERS), default=1, show_default=True, help="Processes")
+@click.option("--limits-per-process", is_flag=True, help="With several workers: let each count limits for itself")
+def serve(
+    config_file: Path | None,
+    host: str | None,
+    port: int | None,
+    db: Path | None,
+    log_level: str | None,
+    workers: int,
+    limits_per_process: bool,
+) -> None:
     """Run the relay.
 
     Without a configuration it listens on 127.0.0.1:8748, uses every API key that it finds in the environment and every
@@ -54,10 +68,69 @@ def serve(config_file: Path | None, host: str | None, port: int | None, db: Path
     )
     # aiohttp logs a traceback for every malformed request that a scanner sends; the 400 it answers is enough.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    address = server.host if host is None else host
+    address, number = server.host if host is None else host, server.port if port is None else port
+    if workers == 1:
+        sys.exit(_run(config, address, number, db))
+    sys.exit(_run_several(config, address, number, db, workers, per_process=limits_per_process))
+
+
+def _run(
+    config: Config,
+    host: str,
+    port: int,
+    db: Path | None,
+    plugins: Plugins | None = None,
+    place: Place | None = None,
+) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(_serve(config, address, server.port if port is None else port, db))
-    sys.exit(code)
+        return runner.run(_serve(config, host, port, db, plugins, place))
+
+
+def _run_several(config: Config, host: str, port: int, db: Path | None, count: int, *, per_process: bool) -> int:
+    """Several processes of `_run`, if nothing speaks against it."""
+    plugins = asyncio.run(_divisible(config, db, count, per_process=per_process))
+    with contextlib.ExitStack() as stack:
+        try:
+            shared = stack.enter_context(held(host, port))
+        except OSError as error:
+            fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+        # What was built until here is the same for all: a collector that walks over it would copy it for each.
+        gc.collect()
+        gc.freeze()
+        return Supervisor(count, lambda place: _run(config, host, shared, db, plugins, place)).run()
+
+
+async def _divisible(config: Config, db: Path | None, count: int, *, per_process: bool) -> Plugins:
+    """The plugins, if several processes can serve what is configured. Leaves with the reason if not."""
+    from relay.app import configured_database
+    from relay.catalog import load_plugins, read_catalog
+    from relay.config import ConfigError
+    from relay.manager import Contradiction
+    from relay.store import Store, StoreError
+    from relay.store.keys import now_ms
+
+    try:
+        plugins = load_plugins(config.settings)
+        catalog = await read_catalog(config, plugins)
+        async with await Store.open(db or configured_database(config)) as store:
+            keys = await store.keys.all()
+    except (ConfigError, Contradiction, StoreError) as error:
+        fail(str(error))
+    for upstream in catalog.upstreams:
+        if plugins.families[upstream.family].family.alone:
+            fail(
+                f"upstream {upstream.name} runs something beside the relay, and {count} workers would each start one: "
+                "serve it with one worker, or leave it out"
+            )
+    limits = limits_in_force(config.settings, [key for key in keys if key.live(now_ms())])
+    if limits and not per_process:
+        shown = ", ".join(limits[:LIMITS_SHOWN])
+        more = f" and {len(limits) - LIMITS_SHOWN} more" if len(limits) > LIMITS_SHOWN else ""
+        fail(
+            f"{count} workers cannot keep limits together yet, and there are some: {shown}{more}; "
+            "set them to 0, or let each worker count for itself with --limits-per-process"
+        )
+    return plugins
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -70,7 +143,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
+async def _serve(
+    config: Config, host: str, port: int, db: Path | None, plugins: Plugins | None, place: Place | None
+) -> int:
     from aiohttp import web
 
     from relay.app import RELAY, create_app
@@ -79,12 +154,12 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
     from relay.store import StoreError
 
     try:
-        app = await create_app(config, database=db)
+        app = await create_app(config, plugins=plugins, database=db)
     except (ConfigError, Contradiction, StoreError) as error:
         fail(str(error))
     relay = app[RELAY]
     try:
-        unused = await _is_unused(relay, host)
+        unused = (place is None or place.first) and await _is_unused(relay, host)
     except StoreError as error:
         await relay.close()
         fail(str(error))
@@ -97,7 +172,7 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
         shutdown_timeout=config.settings.server.drain_seconds,
     )
     await runner.setup()
-    site = web.TCPSite(runner, host, port)
+    site = web.TCPSite(runner, host, port, reuse_port=place is not None)
     try:
         await site.start()
     except OSError as error:
@@ -116,11 +191,19 @@ async def _serve(config: Config, host: str, port: int, db: Path | None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    greeting = asyncio.create_task(_greet(relay, _url(runner), key))
+    greeting = None
+    if place is None or place.first:
+        greeting = asyncio.create_task(_greet(relay, _url(runner), key, 1 if place is None else place.count))
+    if place is not None:
+        loop.add_reader(place.parent, stop.set)
+        place.ready()
     await stop.wait()
-    greeting.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await greeting
+    if place is not None:
+        loop.remove_reader(place.parent)
+    if greeting is not None:
+        greeting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await greeting
     log.info("stopping: open answers get %g seconds", config.settings.server.drain_seconds)
     await site.stop()
     await runner.cleanup()
@@ -147,10 +230,12 @@ def _url(runner: web.AppRunner) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _greet(relay: Relay, url: str, key: str | None) -> None:
+async def _greet(relay: Relay, url: str, key: str | None, workers: int) -> None:
     """Say where the relay is, what it serves, and how to ask it."""
     say = _say
     say(f"i8Relay listens on {url}")
+    if workers > 1:
+        say(f"  {workers} workers: each counts limits for itself, so up to {workers} times as much is let through")
     for record in relay.plugins.records:
         if record.error:
             say(f"  plugin {record.name} was left out: {record.error}")
