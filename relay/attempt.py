@@ -19,7 +19,7 @@ from relay.errors import (
     UpstreamProtocol,
     UpstreamTimeout,
 )
-from relay.events import StreamDecoder, StreamMeter
+from relay.events import StreamMeter
 from relay.family import Answer, Target, UpstreamRequest
 from relay.ir import Response
 from relay.kit import error_for_status
@@ -171,11 +171,10 @@ class Attempt:
     def _delivery(self, forward: Forward, headers: Mapping[str, str]) -> Delivery:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").startswith("application/json")
-        decoder: StreamDecoder | StreamMeter | None = None
+        counter: StreamMeter | None = None
         if native and self.call.check is None:
-            decoder = self.family.meter_stream(self.target, headers, self.speaks)
-        if decoder is None:
-            decoder = self.family.translate_stream(self.target, headers, self.speaks)
+            counter = self.family.meter_stream(self.target, headers, self.speaks)
+        decoder = None if counter else self.family.translate_stream(self.target, headers, self.speaks)
         self._describe()
         return Delivery(
             self.relay,
@@ -183,6 +182,7 @@ class Attempt:
             self.request,
             forward if native else Forward(b""),
             decoder,
+            counter,
             native=native,
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,

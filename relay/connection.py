@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import httptools
@@ -62,12 +62,15 @@ class Connection(asyncio.Protocol):
         self.exchange: Reader | None = None
         self.idle_since = 0.0
         self.reusable = True
-        self._parser: Any = httptools.HttpResponseParser(self)
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._bodies: list[bytes] = []
         self._headless = True
         self._until_close = False
+        self.on_body: Callable[[bytes], None] = self._bodies.append
+        """What the parser calls for each piece of the body: a list's own method, for one read may hold hundreds."""
+        # Last, because the parser looks for the methods that it will call when it is made.
+        self._parser: Any = httptools.HttpResponseParser(self)
 
     def begin(self, exchange: Reader) -> None:
         """Take the connection for one exchange."""
@@ -117,17 +120,18 @@ class Connection(asyncio.Protocol):
             context = error.__context__
             self._fail(context if isinstance(context, UpstreamError) else _invalid())
             return
-        bodies = self._bodies
-        if bodies and self.exchange is not None:
-            self._bodies = []
-            self.exchange.data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+        if self._bodies:
+            self._deliver()
 
     def _deliver(self) -> None:
         """Hand over what one read held of the body, as one piece however many chunks it came in."""
         bodies = self._bodies
-        if bodies and self.exchange is not None:
-            self._bodies = []
-            self.exchange.data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+        if not bodies:
+            return
+        piece = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        bodies.clear()
+        if self.exchange is not None:
+            self.exchange.data(piece)
 
     def eof_received(self) -> None:
         """The upstream will send no more; what that means is decided in `connection_lost`."""
@@ -185,10 +189,6 @@ class Connection(asyncio.Protocol):
         self._headless = False
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
         self.exchange.begin(status, headers)
-
-    def on_body(self, body: bytes) -> None:
-        """More of the body, chunk framing undone."""
-        self._bodies.append(body)
 
     def on_message_complete(self) -> None:
         """The answer is complete."""
