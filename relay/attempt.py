@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -63,7 +63,12 @@ class Attempt:
     async def run(self) -> web.StreamResponse:
         """The client's answer, sent already if it is a stream."""
         forward = self._forward()
-        sent = await self._endpoint(forward.body)
+        headers = self.head.headers if self.native else {}
+        sent = self.family.endpoint(
+            self.target, self.head.operation, forward.body, self.head.stream, headers, self.speaks
+        )
+        if not isinstance(sent, UpstreamRequest):
+            sent = await self._ready(sent)
         transport = self.family.family.transport or self.relay.transport
         async with transport.send(sent, self.target.upstream) as answer:
             if not 200 <= answer.status < 300:
@@ -83,11 +88,8 @@ class Attempt:
             raise Unsupported(f"{self.target} cannot carry {losses[0]}", param=losses[0].field)
         return Forward(body)
 
-    async def _endpoint(self, body: bytes) -> UpstreamRequest:
-        headers = self.head.headers if self.native else {}
-        answer = self.family.endpoint(self.target, self.head.operation, body, self.head.stream, headers, self.speaks)
-        if isinstance(answer, UpstreamRequest):
-            return answer
+    async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
+        """What to send, once the plugin is ready to say."""
         wait = self.target.upstream.first_byte_timeout
         try:
             async with asyncio.timeout(wait):
@@ -139,7 +141,7 @@ class Attempt:
         self._describe()
         if self.native:
             content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
-            return await write_answer(self.request, call.headers, content_type, body, call.id)
+            return write_answer(self.request, call.headers, content_type, body, call.id)
         if response is None:
             raise AssertionError("a translated answer was read")
         encoded = guarded(
@@ -147,7 +149,7 @@ class Attempt:
             "encode_response",
             lambda: self.dialect.encode_response(response, self.head),
         )
-        return await write_answer(self.request, call.headers, "application/json", encoded, call.id)
+        return write_answer(self.request, call.headers, "application/json", encoded, call.id)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
         """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""

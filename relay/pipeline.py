@@ -56,7 +56,20 @@ class Pipeline:
             if self.relay.settings.tools.arguments != "off":
                 call.check = ArgumentCheck(tools)
         self._reserve(call, model)
-        return await self._try(call, model, request)
+        refused: UpstreamError | None = None
+        for target in model.targets:
+            call.target = target
+            call.attempts += 1
+            try:
+                return await Attempt(self.relay, call, target, request).run()
+            except UpstreamError as error:
+                log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
+                if not error.retryable:
+                    raise
+                refused = error
+        if refused is None:
+            raise Unavailable(f"the model {model.id!r} has no target")
+        raise refused
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
         head, dialect = call.head, call.dialect
@@ -100,19 +113,3 @@ class Pipeline:
         if own is not None:
             limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)
             yield Scope("key's model", (key.id, model.id), limits)
-
-    async def _try(self, call: Call, model: PublicModel, request: web.Request) -> web.StreamResponse:
-        refused: UpstreamError | None = None
-        for target in model.targets:
-            call.target = target
-            call.attempts += 1
-            try:
-                return await Attempt(self.relay, call, target, request).run()
-            except UpstreamError as error:
-                log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
-                if not error.retryable:
-                    raise
-                refused = error
-        if refused is None:
-            raise Unavailable(f"the model {model.id!r} has no target")
-        raise refused

@@ -20,8 +20,9 @@ __all__ = ["Written", "write_answer"]
 class Written(web.StreamResponse):
     """What a handler returns once its answer is on its way: nothing is left to be done."""
 
-    def __init__(self, keep_alive: bool) -> None:
+    def __init__(self, request: web.Request, keep_alive: bool) -> None:
         # The parent's state describes an answer that is still to be built; there is none.
+        self._request = request
         self._kept = keep_alive
 
     @property
@@ -34,7 +35,9 @@ class Written(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """So is the body."""
+        """So is the body, or it is on its way to a client that reads slowly."""
+        if self._request.protocol.writing_paused:
+            await self._request.writer.drain()
 
 
 @lru_cache(maxsize=1)
@@ -43,7 +46,7 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-async def write_answer(
+def write_answer(
     request: web.Request, headers: Mapping[str, str], content_type: str, body: bytes, request_id: str
 ) -> web.StreamResponse:
     """Send status 200 with `body`. `headers` and `content_type` must be printable ASCII (see `safe_header`)."""
@@ -63,6 +66,4 @@ async def write_answer(
         lines.append("Connection: keep-alive\r\n")
     lines.append("\r\n")
     transport.write("".join(lines).encode("latin-1") + body)
-    if request.protocol.writing_paused:
-        await request.writer.drain()
-    return Written(keep_alive)
+    return Written(request, keep_alive)

@@ -34,7 +34,9 @@ class CallView:
         call = await authenticate(relay, request, self.operation)
         call.dialect = dialect
         try:
-            raw = await self._body(request)
+            raw = self._at_hand(request)
+            if raw is None:
+                raw = await self._body(request)
             try:
                 call.head = dialect.peek(raw, self.operation, request.match_info, request.headers)
             except RelayError:
@@ -58,16 +60,19 @@ class CallView:
         finally:
             relay.finish(call)
 
-    async def _body(self, request: web.Request) -> bytes:
+    def _at_hand(self, request: web.Request) -> bytes | None:
+        """The body if it came with the head, as nearly all do; None if it has to be waited for."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BadParameter("compressed request bodies are not accepted", status=415, code="unsupported_encoding")
         content = request.content
-        if content.is_eof():
-            # It came with the head, as nearly all do: there is nothing to wait for.
-            raw = content.read_nowait(-1)
-            if len(raw) > request.client_max_size:
-                raise web.HTTPRequestEntityTooLarge(max_size=request.client_max_size, actual_size=len(raw))
-            return raw
+        if not content.is_eof():
+            return None
+        raw = content.read_nowait(-1)
+        if len(raw) > request.client_max_size:
+            raise web.HTTPRequestEntityTooLarge(max_size=request.client_max_size, actual_size=len(raw))
+        return raw
+
+    async def _body(self, request: web.Request) -> bytes:
         wait = self.relay.settings.server.body_timeout
         try:
             async with asyncio.timeout(wait):
