@@ -256,9 +256,17 @@ def meaning(path: str) -> str:
     if path == "/healthz":
         return '`{"status":"ok"}` while the process serves; needs no key'
     found = [
-        name for name, dialect in plugins().dialects.items() if any(route.path == path for route in dialect.routes)
+        (name, route.operation)
+        for name, dialect in plugins().dialects.items()
+        for route in dialect.routes
+        if route.path == path
     ]
-    return f"a generation in the dialect `{found[0]}`"
+    name, operation = found[0]
+    return f"{OPERATIONS[operation]} in the dialect `{name}`"
+
+
+OPERATIONS = {"generate": "a generation", "count_tokens": "how many tokens a request has,"}
+"""What a route's operation answers."""
 
 
 # Hooks.

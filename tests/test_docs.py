@@ -202,7 +202,7 @@ def test_every_error_code_is_documented() -> None:
 
 def test_every_header_that_the_relay_sends_is_documented() -> None:
     sent: set[str] = set()
-    for name in ("attempt", "middleware", "pipeline", "stream"):
+    for name in ("attempt", "counting", "dialect", "middleware", "pipeline", "stream"):
         tree = ast.parse((ROOT / f"relay/{name}.py").read_text(encoding="utf-8"))
         sent |= {
             node.value
@@ -511,8 +511,8 @@ async def test_the_python_client_in_the_pages_works(tmp_path: Path) -> None:
     import asyncio
 
     config = '[upstreams.demo]\nfamily = "demo"\n[models.smart]\ntargets = ["demo/demo-echo"]\n'
-    programs = [text for _, text in fences(runs="openai-python")]
-    assert len(programs) == 2
+    programs = [text for name in ("openai-python", "anthropic-python") for _, text in fences(runs=name)]
+    assert len(programs) == 3
     async with serving(config, tmp_path) as (url, key, _):
         for program in programs:
             text = program.replace("http://127.0.0.1:8748", url).replace("sk-relay-...", key)
