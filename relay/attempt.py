@@ -79,14 +79,16 @@ class Attempt:
 
     def _forward(self) -> Forward:
         """The body to send: the caller's own bytes if the upstream speaks its dialect, else a translation."""
-        if self.native:
-            return self.dialect.forward(self.head, self.target)
         losses = self.call.losses
         losses.clear()
-        body = self.family.translate_request(self.call.request, self.target, losses)
+        if self.native:
+            forward = self.dialect.forward(self.head, self.target)
+            losses += forward.losses
+        else:
+            forward = Forward(self.family.translate_request(self.call.request, self.target, losses))
         if losses and self.call.key.strict:
             raise Unsupported(f"{self.target} cannot carry {losses[0]}", param=losses[0].field)
-        return Forward(body)
+        return forward
 
     async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
         """What to send, once the plugin is ready to say."""

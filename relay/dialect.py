@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
-from relay.ir import Request, Response, Tool
+from relay.ir import Loss, Request, Response, Tool
 from relay.limits import View, duration
 
 __all__ = ["Dialect", "Forward", "Head", "Route", "StreamFilter"]
@@ -63,6 +63,8 @@ class Forward:
 
     body: bytes
     filter: StreamFilter | None = None
+    losses: Sequence[Loss] = ()
+    """What even the upstream's own dialect cannot carry there: parts of a conversation that others took part in."""
 
 
 class Dialect(ABC):

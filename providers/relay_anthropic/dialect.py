@@ -18,7 +18,7 @@ from relay.kit import WholeEvents, dumps, splice_model
 from relay_anthropic.block import DIALECT
 from relay_anthropic.caller import parse_request, parse_tool
 from relay_anthropic.encoder import MessagesEncoder
-from relay_anthropic.foreign import LABEL, without_labelled
+from relay_anthropic.foreign import FOREIGN, LABEL, without_labelled
 from relay_anthropic.head import caller_headers, check_messages, estimate_input, has_definitions, read_limit
 from relay_anthropic.listing import model_object, models_object
 from relay_anthropic.message import message_body
@@ -86,7 +86,7 @@ class AnthropicMessages(Dialect):
         if _LABELLED in head.raw:
             data = without_labelled(head.data)
             if data is not head.data:
-                return Forward(dumps({**data, "model": target.model}), stream_filter)
+                return Forward(dumps({**data, "model": target.model}), stream_filter, [FOREIGN])
         return Forward(splice_model(head.raw, head.data, target.model), stream_filter)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:

@@ -252,6 +252,38 @@ async def test_an_agents_request_fits_a_chat_upstream(start: Start, upstream: Fa
     assert json.loads(replayed["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
 
 
+async def test_a_conversation_moves_from_one_vendor_to_the_other(
+    start: Start, upstream: FakeUpstream, connect: Any
+) -> None:
+    """The second is not shown what the first one thought, and strict keys may not move at all."""
+    thought = {"index": 0, "message": {"role": "assistant", "content": "Hello.", "reasoning_content": "Greet."}}
+    replies = {"/v1/chat/completions": chat_answer(choices=[{**thought, "finish_reason": "stop"}])}
+    replies["/v1/messages"] = http(message({"type": "text", "text": "Yes."}))
+    upstream.answer = lambda seen: replies[seen.path]
+    config = f"""
+    [upstreams.chat]
+    family = "openai"
+    base_url = "{upstream.url}/v1"
+    api_key = "sk-1"
+    [models.first]
+    targets = ["chat/m-1"]
+    """
+    for strict in (False, True):
+        sdk = connect(await start(native(upstream) + config, key={"strict": strict}))
+        answer = await ask(sdk, model="first")
+        assert [block.type for block in answer.content] == ["thinking", "text"]
+        turns = [*HI, {"role": "assistant", "content": answer.content}, {"role": "user", "content": "Sure?"}]
+        assert (await ask(sdk, model="first", messages=turns)).content[0].thinking == "Greet."
+        assert upstream.seen[-1].json["messages"][1]["reasoning_content"] == "Greet."
+        if strict:
+            with pytest.raises(anthropic.BadRequestError, match="reasoning of another vendor"):
+                await ask(sdk, messages=turns)
+            continue
+        raw = await sdk.messages.with_raw_response.create(model="m", max_tokens=9, messages=turns)
+        assert raw.headers["x-relay-dropped"] == "thinking"
+        assert [block["type"] for block in upstream.seen[-1].json["messages"][1]["content"]] == ["text"]
+
+
 async def test_what_a_target_cannot_carry_is_told_and_refused_when_strict(
     start: Start, upstream: FakeUpstream, connect: Any
 ) -> None:

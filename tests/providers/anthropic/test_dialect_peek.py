@@ -107,7 +107,7 @@ def test_bytes_go_out_as_they_came_but_for_the_models_name() -> None:
     head = peek(raw)
     sent = DIALECT.forward(head, TARGET)
     assert sent.body == raw.replace(b'"model" : "m"', b'"model" : "upstream-model"')
-    assert sent.filter is None
+    assert (sent.filter, sent.losses) == (None, ())
     assert isinstance(DIALECT.forward(peek({**BASE, "stream": True}), TARGET).filter, WholeEvents)
 
 
@@ -124,8 +124,9 @@ def test_another_vendors_reasoning_does_not_reach_this_vendor() -> None:
         {"role": "assistant", "content": [hidden]},
         {"role": "user", "content": [text]},
     ]
-    sent = json.loads(DIALECT.forward(peek({**BASE, "messages": messages, "x": 1}), TARGET).body)
-    assert sent == {
+    forward = DIALECT.forward(peek({**BASE, "messages": messages, "x": 1}), TARGET)
+    assert [loss.field for loss in forward.losses] == ["thinking"]
+    assert json.loads(forward.body) == {
         **BASE,
         "model": "upstream-model",
         "x": 1,
