@@ -88,8 +88,7 @@ class Supervisor:
                 waits = [due - time.monotonic() for due in self._due.values()]
                 timeout = max(0.0, min(waits)) if waits else None
                 found, _, _ = select.select([wake.fileno(), *self._workers], [], [], timeout)
-                if wake.fileno() in found:
-                    wake.recv(64)
+                if wake.fileno() in found and not set(SIGNALS).isdisjoint(wake.recv(64)):
                     self._stop()
                 for told in [told for told in found if told in self._workers]:
                     self._hear(told)
@@ -147,11 +146,14 @@ class Supervisor:
             # One that was told to stop before it had its own handlers is ended by the signal itself.
             self._status = self._status or (code if code > 0 else 0)
             return
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         if len(self._served) < self._count and not worker.ready:
+            log.error(
+                "worker %d (process %d) %s before it served; no other one is tried", worker.number, worker.process, how
+            )
             self._status = code if code > 0 else 1
             self._stop()
             return
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         log.error("worker %d (process %d) %s; another one takes its place", worker.number, worker.process, how)
         lived = worker.ready and time.monotonic() - worker.began >= LIVED
         self._due[worker.number] = time.monotonic() + (0.0 if lived else PAUSE)
