@@ -17,13 +17,13 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "errors ir paths secret settings table toml version store.writer",
+        "errors ir paths secret settings table toml version written store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body dialect fold hookspecs proxies routing store.keys",
+        "body connection dialect fold hookspecs proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
-        "kit store.ring store.usage",
+        "exchange kit store.ring store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
         "client discovery http1 manager meter schemas store upstream",
         # One request's life, in this order.
@@ -72,7 +72,7 @@ NAMED = {
 CATCHERS = frozenset(
     {
         ("relay/app.py", "running"),
-        ("relay/attempt.py", "_endpoint"),
+        ("relay/attempt.py", "_ready"),
         ("relay/manager.py", "_ask"),
         ("relay/manager.py", "add"),
         ("relay/manager.py", "guarded"),
@@ -85,7 +85,7 @@ CATCHERS = frozenset(
 """The functions that catch every exception: around plugin code, and at the outermost edge of a request."""
 
 KEEPERS = {
-    ("relay/http1.py", "data"): "called by the event loop: it keeps what the sink raised for the task that pumps",
+    ("relay/exchange.py", "data"): "called by the event loop: it keeps what the sink raised for the task that pumps",
 }
 """Where even a cancellation is caught and not raised at once, and why."""
 
