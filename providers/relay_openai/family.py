@@ -118,7 +118,8 @@ def count_response(target: Target, body: bytes, dialect: str = "") -> Usage | No
     """What a complete answer used; None, for the full reading to judge, unless it plainly is an answer."""
     value = upstream_json(body)
     if dialect == RESPONSES:
-        return responses_usage(value.get("usage")) if value.get("status") in ("completed", "incomplete") else None
+        answered = isinstance(value.get("output"), list) and value.get("status") != "failed"
+        return responses_usage(value.get("usage")) if answered else None
     if not value.get("choices") or value.get("error"):
         return None
     return decode_usage(value.get("usage"))

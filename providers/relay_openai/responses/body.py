@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import BadParameter
+from relay.fields import fault, integer, items, obj
 from relay.kit import dumps, estimate_tokens
-from relay_openai.fields import fault, integer, items, obj
 from relay_openai.request import MAX_OUTPUT
 
 __all__ = ["check_input", "estimate_input", "max_output", "read_tools"]

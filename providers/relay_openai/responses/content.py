@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from relay.errors import BadParameter
+from relay.fields import fault, items, obj, text, word
 from relay.ir import Media, Opaque, Part, Refusal, Text
 from relay.kit import media_type_of, parse_data_url
-from relay_openai.fields import fault, items, obj, text, word
 from relay_openai.responses.wire import DIALECT, own_extra
 from relay_openai.wire import AUDIO_TYPES
 
@@ -55,7 +55,7 @@ def _image(fields: dict[str, Any], path: str) -> Part:
     detail = fields.get("detail")
     url, name = fields.get("image_url"), fields.get("file_id")
     if url is not None:
-        media = located("image", word(url, f"{path}.image_url"), f"{path}.image_url")
+        media = _located("image", word(url, f"{path}.image_url"), f"{path}.image_url")
     elif name is not None:
         media = Media("image", file_id=word(name, f"{path}.file_id"))
     else:
@@ -71,11 +71,11 @@ def _file(fields: dict[str, Any], path: str) -> Part:
         where = f"{path}.file_data"
         data = word(data, where)
         if data[:5].lower() == "data:":
-            media = located("document", data, where)
+            media = _located("document", data, where)
         else:
             media = Media("document", media_type_of(data) or "application/octet-stream", data=data)
     elif url is not None:
-        media = located("document", word(url, f"{path}.file_url"), f"{path}.file_url")
+        media = _located("document", word(url, f"{path}.file_url"), f"{path}.file_url")
     elif file_id is not None:
         media = Media("document", file_id=word(file_id, f"{path}.file_id"))
     else:
@@ -92,7 +92,7 @@ def _audio(fields: dict[str, Any], path: str) -> Part:
     return Media("audio", AUDIO_TYPES.get(form, f"audio/{form}"), data=data)
 
 
-def located(kind: Literal["image", "document"], url: str, path: str) -> Media:
+def _located(kind: Literal["image", "document"], url: str, path: str) -> Media:
     """Media by URL, or taken out of a `data:` URL."""
     try:
         inline = parse_data_url(url)

@@ -10,8 +10,9 @@ from typing import ClassVar
 from relay import Dialect, Forward, Head, Route, Target
 from relay.body import read_body, read_model, read_stream
 from relay.errors import CallerError, NoSuchMethod, RelayError
+from relay.events import Event, Logprobs, PartStart, PartStop
 from relay.fold import unfold
-from relay.ir import Request, Response, Tool
+from relay.ir import Request, Response, Text, Tool
 from relay.kit import dumps, splice_model
 from relay_openai.encoder import error_body
 from relay_openai.responses.answer import Envelope
@@ -91,7 +92,7 @@ class OpenAIResponses(Dialect):
     def encode_response(self, response: Response, head: Head) -> bytes:
         """A `response` object: what the stream of the same answer would end with."""
         encoder = self.stream_encoder(head)
-        encoder.encode(unfold(response))
+        encoder.encode(_weighed(unfold(response)))
         return dumps(encoder.final)
 
     def stream_encoder(self, head: Head) -> ResponsesEncoder:
@@ -104,3 +105,14 @@ class OpenAIResponses(Dialect):
 
     def _envelope(self, head: Head) -> Envelope:
         return Envelope(head.data, model=head.model, created=int(self._now()), new_id=self._new_id())
+
+
+def _weighed(events: list[Event]) -> list[Event]:
+    """`events` with log-probabilities moved to the last text: this format has them there, and not behind all parts."""
+    found = [event for event in events if isinstance(event, Logprobs)]
+    texts = {event.index for event in events if isinstance(event, PartStart) and isinstance(event.part, Text)}
+    if not found or not texts:
+        return events
+    rest = [event for event in events if not isinstance(event, Logprobs)]
+    place = rest.index(PartStop(max(texts)))
+    return [*rest[:place], *found, *rest[place:]]

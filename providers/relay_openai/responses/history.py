@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter, Unsupported
+from relay.fields import items, obj, text, word
 from relay.ir import Message, Opaque, Part, Role, Text, ToolCall, ToolResult
 from relay.kit import dumps
-from relay_openai.fields import items, obj, text, word
 from relay_openai.responses.content import parse_content
 from relay_openai.responses.sealed import unseal
 from relay_openai.responses.toolbox import INPUT, SEARCH, flat_name

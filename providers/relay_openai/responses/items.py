@@ -97,7 +97,7 @@ class Items:
         kind = self.call_kind(part)
         item: dict[str, Any] = {"id": name, "type": "function_call", "status": status, "call_id": part.id}
         if kind.get("type") == "custom":
-            item |= {"type": "custom_tool_call", "input": custom_input(arguments)}
+            item |= {"type": "custom_tool_call", "input": _custom_input(arguments)}
         elif kind.get("type") == SEARCH:
             item |= {"type": "tool_search_call", "execution": "client", "arguments": _search_arguments(arguments)}
         else:
@@ -123,7 +123,7 @@ class Items:
         }
 
 
-def custom_input(arguments: str) -> str:
+def _custom_input(arguments: str) -> str:
     """The free text that a custom tool is called with; arguments that hold no such text are themselves it."""
     try:
         value = loads(arguments)

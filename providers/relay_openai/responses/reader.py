@@ -43,11 +43,13 @@ _REASONING = frozenset(("type", "encrypted_content"))
 class _Open:
     """One open part: its index, and whether anything of its string was told."""
 
-    __slots__ = ("citations", "index", "section", "told")
+    __slots__ = ("citations", "index", "section", "told", "weighed")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.told = False
+        self.weighed = False
+        """Whether log-probabilities came with its pieces."""
         self.citations = 0
         self.section: Any = None
 
@@ -155,6 +157,7 @@ class Reader:
             out.append(TextDelta(part.index, piece))
             logprobs = event.get("logprobs")
             if logprobs and type(logprobs) is list:
+                part.weighed = True
                 out.append(Logprobs(logprobs))
 
     def _refusal(self, event: Mapping[str, Any], out: list[Event]) -> None:
@@ -304,9 +307,9 @@ class Reader:
             shown = entry.get("refusal" if refused else "text")
             if self._fill and not part.told and isinstance(shown, str) and shown:
                 out.append(TextDelta(part.index, shown))
-                logprobs = entry.get("logprobs")
-                if isinstance(logprobs, list) and logprobs:
-                    out.append(Logprobs(logprobs))
+            logprobs = entry.get("logprobs")
+            if self._fill and not part.weighed and isinstance(logprobs, list) and logprobs:
+                out.append(Logprobs(logprobs))
             citations = entry.get("annotations")
             for citation in (citations if isinstance(citations, list) else [])[part.citations :]:
                 out.append(PartExtra(part.index, citation=citation))

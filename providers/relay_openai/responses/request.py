@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter, Unsupported
+from relay.fields import boolean, fault, integer, items, number, obj, text, word
 from relay.ir import Message, Output, Reasoning, Request, Text, ToolChoice
-from relay_openai.fields import boolean, fault, integer, items, number, obj, text, word
 from relay_openai.request import MAX_OUTPUT
 from relay_openai.responses.history import parse_input
 from relay_openai.responses.toolbox import SEARCH, defined, flat_name

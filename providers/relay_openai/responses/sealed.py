@@ -18,7 +18,7 @@ from relay.ir import Thinking
 from relay.kit import dumps
 from relay_openai.responses.wire import DIALECT, own_fields
 
-__all__ = ["seal", "unseal"]
+__all__ = ["own_form", "seal", "unseal"]
 
 PREFIX = "relay.1."
 """Begins what the relay sealed; no vendor's own strings begin so."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from relay.fields import boolean, fault, items, obj, text, word
 from relay.ir import Opaque, Tool
-from relay_openai.fields import boolean, fault, items, obj, text, word
 from relay_openai.responses.wire import DIALECT, own_extra
 
 __all__ = ["INPUT", "SEARCH", "defined", "flat_name", "kinds", "parse_tool"]
