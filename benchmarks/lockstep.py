@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 __all__ = ["CHAT", "MESSAGES", "Lockstep"]
 
@@ -92,11 +93,12 @@ WHOLE: dict[str, bytes] = {
 
 
 class Lockstep:
-    """The upstream on a port of its own, and a client of one connection."""
+    """The upstream on a port of its own, and a client of one connection. `asked` are more fields of every request."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, asked: Mapping[str, Any]) -> None:
         self.port = 0
         self._key = key
+        self._asked = asked
         self._pieces = 0
         self._go = asyncio.Semaphore(0)
         self._server: asyncio.Server | None = None
@@ -189,7 +191,7 @@ class Lockstep:
         assert self._client is not None
         reader, writer = self._client
         messages = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Hello " * 40}]
-        body = json.dumps({**more, "messages": messages, "max_tokens": 400}).encode()
+        body = json.dumps({**more, "messages": messages, "max_tokens": 400, **self._asked}).encode()
         head = (
             f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {self._key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("bench", "gateways", "instructions", "lockstep", "phases", "report", "tree")
+MODULES = ("bench", "counting", "features", "gateways", "instructions", "lockstep", "phases", "report", "tree")
 
 
 @pytest.fixture(autouse=True)
