@@ -202,7 +202,9 @@ def dialects() -> str:
         speaking = [family.name for family in (bound.family for bound in plugins().families.values())]
         native = [one for one in speaking if name in plugins().families[one].family.dialects]
         paths = (
-            ", ".join(code(f"{route.method} {route.path}") for route in served[name].routes) if name in served else ""
+            ", ".join(code(f"POST {route.path}") for route in served[name].routes if route.method == "POST")
+            if name in served
+            else ""
         )
         rows.append((code(name), title, paths or "not served yet", ", ".join(native) if name in served else ""))
     return table(("Dialect", "API", "Paths", "Passes through untouched to"), rows)
@@ -244,11 +246,11 @@ def routes() -> str:
     for route in app.router.routes():
         if route.method != "HEAD" and route.resource is not None:
             path = route.resource.canonical
-            rows[route.method, path] = meaning(path)
+            rows[route.method, path] = meaning(route.method, path)
     return table(("Method", "Path", "Answers"), [(method, code(path), text) for (method, path), text in rows.items()])
 
 
-def meaning(path: str) -> str:
+def meaning(method: str, path: str) -> str:
     if path.endswith("/models"):
         return "the models that the key may use"
     if path.endswith("/models/{id}"):
@@ -259,13 +261,17 @@ def meaning(path: str) -> str:
         (name, route.operation)
         for name, dialect in plugins().dialects.items()
         for route in dialect.routes
-        if route.path == path
+        if (route.method, route.path) == (method, path)
     ]
     name, operation = found[0]
     return f"{OPERATIONS[operation]} in the dialect `{name}`"
 
 
-OPERATIONS = {"generate": "a generation", "count_tokens": "how many tokens a request has,"}
+OPERATIONS = {
+    "generate": "a generation",
+    "count_tokens": "how many tokens a request has,",
+    "socket": "426 to those who ask for a WebSocket, after which they use POST,",
+}
 """What a route's operation answers."""
 
 
