@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay import Head, Target, Upstream
-from relay.errors import BadParameter, Unsupported
+from relay.errors import BadParameter, Unsupported, UpstreamProtocol
 from relay.events import Event, Failure
 from relay.fold import Fold, unfold
 from relay.ir import Media, Opaque, Refusal, Response, Thinking, ToolCall
@@ -19,7 +19,7 @@ from relay_openai.compose import compose
 from relay_openai.family import count_response, read_error
 from relay_openai.responses.dialect import OpenAIResponses
 from relay_openai.responses.response import decode_response
-from relay_openai.responses.skim import responses_meter
+from relay_openai.responses.skim import PassedStream, responses_meter
 from relay_openai.responses.stream import ResponsesDecoder
 from relay_openai.responses.wire import DIALECT
 
@@ -201,6 +201,20 @@ def test_meters_count_what_decoders_read(traffic: Any) -> None:
         assert (meter.complete, meter.usage, bool(meter.error)) == (full.complete, full.usage, bool(full.error))
         measured, decoded = measured + meter.seen, decoded + full.seen
     assert 0.9 < measured / decoded < 1.1
+
+
+def test_every_recorded_stream_passes_untouched_and_its_failure_would_have_its_id(traffic: Any) -> None:
+    dialect = OpenAIResponses()
+    head = Head("generate", "m", b'{"model":"m"}', {"model": "m", "input": "Hi"}, stream=True)
+    for exchange in exchanges(traffic, streaming=True):
+        data = traffic.body(exchange)
+        for size in (613, len(data)):
+            passed = dialect.forward(head, TARGET).filter
+            assert isinstance(passed, PassedStream)
+            got = b"".join(passed.feed(data[start : start + size]) for start in range(0, len(data), size))
+            assert got + passed.close() == data, exchange["id"]
+        told = json.loads(passed.failure(UpstreamProtocol("cut")).partition(b"data: ")[2])
+        assert told["response"]["id"] == fold(decode(data)).response().id, exchange["id"]
 
 
 # Written again.
