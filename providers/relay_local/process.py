@@ -82,7 +82,11 @@ class Process:
     @property
     def address(self) -> str:
         """The running child's address; empty while there is none."""
-        return self._address if self._process is not None and self._process.returncode is None else ""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return ""
+        # Its output ends with it, and is noticed sooner than its exit status.
+        return "" if process.stdout is None or process.stdout.at_eof() else self._address
 
     async def ready(self) -> str:
         """The child's address, once it serves. Starts it if it is not running. Raises UpstreamUnreachable."""
@@ -90,6 +94,7 @@ class Process:
             return self.address
         async with self._lock:
             if not self.address:
+                await self.stop()
                 await self._start()
             return self._address
 
