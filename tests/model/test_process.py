@@ -69,7 +69,11 @@ async def test_a_model_that_stalls_is_waited_for(local: Running, sdk: AsyncOpenA
 async def test_a_model_that_dies_is_told_of_and_started_again(local: Running, sdk: AsyncOpenAI) -> None:
     pid = await own_child(sdk)
     text = ""
-    stream = await sdk.chat.completions.create(model=MODEL, messages=LONG, max_tokens=500, stream=True)
+    # The model must not come to an end by itself before it is killed.
+    endless = {"ignore_eos": True}
+    stream = await sdk.chat.completions.create(
+        model=MODEL, messages=LONG, max_tokens=2000, stream=True, extra_body=endless
+    )
 
     async def read() -> None:
         nonlocal text
@@ -85,6 +89,8 @@ async def test_a_model_that_dies_is_told_of_and_started_again(local: Running, sd
     assert (row.outcome, row.error_code) == ("upstream_cut", "upstream_protocol_error")
     assert row.usage is not None
     assert (row.usage.output or 0) > 0
+    # The system takes a moment to close all that the dead process had open.
+    assert await gone(pid)
     answer = await sdk.chat.completions.create(model=MODEL, messages=HI, max_tokens=4)
     assert answer.usage is not None
     (again,) = children()
@@ -103,6 +109,7 @@ async def test_a_model_that_dies_before_an_answer_is_an_error_answer(local: Runn
     assert broken.value.status_code == 502
     assert broken.value.code == "upstream_protocol_error"
     assert (await newest(local))[0].outcome == "upstream_cut"
+    assert await gone(pid)
     assert await own_child(sdk) != pid
 
 
