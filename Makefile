@@ -10,7 +10,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run demo test lint types docs format check bench bench-guard clean
+.PHONY: run demo test lint types docs format check bench bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -42,6 +42,9 @@ bench: $(VENV)/.bench
 
 bench-guard: $(VENV)/.bench
 	@$(BIN)/python benchmarks/instructions.py $(ARGS)
+
+bench-features: $(VENV)/.bench
+	@$(BIN)/python benchmarks/features.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis

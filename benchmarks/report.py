@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -64,7 +64,7 @@ def numbers(rounds: Rounds, gateway: str, row: Row) -> list[float | None]:
 
 def ratios(rounds: Rounds, gateway: str, row: Row) -> list[float]:
     """A row's number against the base's of the same round."""
-    instead = Row(row.title, row.base or row.phase, row.name, row.unit, row.places, added=row.added)
+    instead = replace(row, phase=row.base or row.phase)
     pairs = zip(numbers(rounds, gateway, row), numbers(rounds, BASE, instead), strict=True)
     return [value / base for value, base in pairs if value is not None and base is not None and base > 0]
 
@@ -75,11 +75,17 @@ def failed(rounds: Rounds, gateway: str) -> int:
 
 
 def cell(rounds: Rounds, gateway: str, row: Row) -> str:
-    """A median, and how that compares with the base: the median of the rounds' ratios, the smallest and the largest."""
+    """A median, and how that compares with the base: the median of the rounds' ratios, the smallest and the largest.
+
+    What is added to a direct call is a difference of two small numbers: a ratio of two such says nothing, so their own
+    span stands there.
+    """
     values = [value for value in numbers(rounds, gateway, row) if value is not None]
     if not values:
         return "-"
     shown = f"{median(values):,.{row.places}f}"
+    if row.added and gateway != "direct":
+        return f"{shown} ({min(values):,.{row.places}f} to {max(values):,.{row.places}f})"
     found = ratios(rounds, gateway, row)
     if not found or gateway in (BASE, "direct"):
         return shown

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import inspect
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -467,6 +469,42 @@ def losses() -> str:
     return table(head, rows)
 
 
+# Measurements.
+
+
+def measured() -> str:
+    """The table of the last saved benchmark."""
+    result = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    found: str = benchmark_report().markdown(result)
+    return found
+
+
+def benchmark_report() -> Any:
+    """`benchmarks/report.py`, which is a program's part and not a package's."""
+    spec = importlib.util.spec_from_file_location("benchmark_report", ROOT / "benchmarks" / "report.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("benchmarks/report.py cannot be read")
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def features() -> str:
+    """What was counted for each variant, and how far that is from the first."""
+    rows = json.loads((ROOT / "benchmarks" / "features.json").read_text(encoding="utf-8"))
+    first = rows[0]
+
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        return f"{row[name]:,}" + ("" if row is first else f" ({row[name] / first[name] - 1:+.0%})")
+
+    return table(
+        ("", "Instructions of a call", "of a streamed piece"),
+        [(row["title"], cell(row, "call"), cell(row, "piece")) for row in rows],
+    )
+
+
 # Commands.
 
 
@@ -529,6 +567,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "errors": error_table,
     "error-codes": error_codes,
     "losses": losses,
+    "performance": measured,
+    "features": features,
     "cli": cli,
     "commands": command_names,
     "plugins": plugin_table,

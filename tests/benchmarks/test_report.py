@@ -44,7 +44,10 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_medians() -> N
 def test_what_is_added_is_counted_without_the_direct_way() -> None:
     from report import cell
 
-    assert cell(rounds((1, 1)), "relay", row("added to a call at 50 a second, median")) == "250 (0.50x, 0.50-0.50)"
+    measured = rounds((1, 1), (1, 1))
+    measured[1]["relay"]["50 a second"]["p50"] = 40.0
+    assert cell(measured, "relay", row("added to a call at 50 a second, median")) == "120 (-10 to 250)"
+    assert cell(measured, "direct", row("added to a call at 50 a second, median")) == "0"
 
 
 def test_what_the_base_cannot_do_is_compared_with_the_nearest_that_it_can() -> None:
