@@ -22,11 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
-from gateways import Broken, Gateway, Running, free_port, gateways, pinned
+from gateways import PEERS, Broken, Gateway, Running, free_port, gateways, pinned
 from phases import PHASES, Load, Phase, shorter
 from report import BASE, noise, text
 
@@ -38,6 +38,7 @@ BUDGET = 235.0
 QUICK_ROUNDS, QUICK_BUDGET, QUICK_SHARE = 2, 43.0, 0.4
 WARM = Phase("warm", "mock-0-0", connections=8, seconds=0.3)
 WARM_STREAM = Phase("warm stream", "mock-200-0", stream=True, connections=2, requests=6)
+UPSTREAM = Gateway("direct", ())
 PACKAGES = ("i8relay", "aiohttp", "uvloop", "httptools")
 
 
@@ -82,6 +83,9 @@ def machine() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "none"
+    for peer in sorted(PEERS.glob("*")):
+        for found in distributions(name=peer.name, path=[str(path) for path in peer.glob("lib/python*/site-packages")]):
+            packages[peer.name] = found.version
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     cores = len(os.sched_getaffinity(0))
     return {
@@ -115,7 +119,7 @@ class Bench:
     def direct(self) -> dict[str, dict[str, float]]:
         """The same loads without anything between, for what is added to them."""
         wanted = [phase for phase in self.phases if phase.name in ("plain", "paced", "50 a second")]
-        return {phase.name: self.load.alone(phase, self.upstream, "/v1/chat/completions") for phase in wanted}
+        return {phase.name: self.load.alone(phase, self.upstream, UPSTREAM) for phase in wanted}
 
     def through(self, gateway: Gateway) -> dict[str, dict[str, float]]:
         """One gateway, from its start to its end."""
@@ -125,7 +129,7 @@ class Bench:
                 start = {"seconds": running.start_seconds, "cpu": running.start_cpu, "memory": running.memory()}
                 found = {"start": start}
                 for warm in (WARM, WARM_STREAM):
-                    self.load.alone(warm, running.port, gateway.path)
+                    self.load.alone(warm, running.port, gateway)
                 for phase in self.phases:
                     if phase.cross <= gateway.cross:
                         found[phase.name] = self.load.measure(phase, running)

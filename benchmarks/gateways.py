@@ -19,9 +19,11 @@ from typing import Any
 
 import tree
 
-__all__ = ["KEY", "Broken", "Gateway", "Running", "free_port", "gateways", "pinned"]
+__all__ = ["KEY", "PEERS", "Broken", "Gateway", "Running", "free_port", "gateways", "pinned"]
 
 HERE = Path(__file__).resolve().parent
+PEERS = HERE.parent / ".peers"
+"""Environments of other gateways. Not in this folder, where they would be taken for our own code."""
 KEY = "sk-benchmark-0123456789"
 START_SECONDS = 60.0
 END_SECONDS = 10.0
@@ -45,6 +47,9 @@ class Gateway:
     files: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     path: str = "/v1/chat/completions"
+    model: str = "{model}"
+    port_file: str = ""
+    keyless: bool = False
     cross: bool = False
 
     def found(self) -> bool:
@@ -60,9 +65,11 @@ def gateways(file: Path = HERE / "gateways.toml") -> list[Gateway]:
 def _program(name: str) -> str | None:
     if name == "python":
         return sys.executable
-    folders = [Path(sys.executable).parent, *sorted((HERE / "peers").glob("*/bin"))]
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
-    return shutil.which(name, path=path)
+    peer, slash, program = name.rpartition("/")
+    if slash:
+        return shutil.which(str(PEERS / peer / "bin" / program))
+    # Where Debian has its servers is not in everybody's path.
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 
 
 def free_port() -> int:
@@ -83,7 +90,7 @@ class Running:
 
     def __init__(self, gateway: Gateway, upstream: int, folder: Path, cores: Sequence[int]) -> None:
         self.gateway = gateway
-        self.port = free_port()
+        self.port = 0 if gateway.port_file else free_port()
         self.folder = folder
         self._names = {
             "port": str(self.port),
@@ -134,8 +141,11 @@ class Running:
             if self._process.poll() is not None:
                 raise Broken(f"{self.gateway.name} ended with status {self._process.returncode}:\n{self._last_words()}")
             try:
+                if not self.port:
+                    self.port = int(Path(self._filled(self.gateway.port_file)).read_text())
                 status, answer = self.ask(QUESTION)
-            except OSError:
+            except (OSError, ValueError):
+                # It does not listen yet, or its port is not written yet.
                 status, answer = 0, None
             if status == 200:
                 self._check(answer)
@@ -148,6 +158,8 @@ class Running:
         """It must really forward, and it must really look at the key."""
         if "MOCK" not in answer["choices"][0]["message"]["content"]:
             raise Broken(f"{self.gateway.name} answers something else than its upstream")
+        if self.gateway.keyless:
+            return
         status, _ = self.ask(QUESTION, key="sk-wrong-0123456789abc")
         if status not in (400, 401, 403):
             raise Broken(f"{self.gateway.name} answers a wrong key with status {status}")
@@ -157,14 +169,15 @@ class Running:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
         try:
             headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-            connection.request("POST", self.gateway.path, json.dumps(body), headers)
+            text = json.dumps({**body, "model": self.gateway.model.replace("{model}", body["model"])})
+            connection.request("POST", self.gateway.path, text, headers)
             answer = connection.getresponse()
-            text = answer.read()
+            got = answer.read()
         except http.client.HTTPException as error:
             raise ConnectionError(str(error)) from error
         finally:
             connection.close()
-        return answer.status, json.loads(text) if answer.status == 200 else text
+        return answer.status, json.loads(got) if answer.status == 200 else got
 
     def cpu(self) -> float:
         """CPU seconds so far."""

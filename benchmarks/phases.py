@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gateways import KEY, Running, pinned
+from gateways import KEY, Gateway, Running, pinned
 
 __all__ = ["PHASES", "Load", "Phase", "shorter"]
 
@@ -41,11 +41,11 @@ class Phase:
     cross: bool = False
     """Asked in one dialect, answered by an upstream of another."""
 
-    def body(self) -> bytes:
-        """The request."""
+    def body(self, model: str = "{model}") -> bytes:
+        """The request; `model` is how the gateway wants models to be named."""
         words = ("The cat sat on the mat. " * (self.prompt // 24 + 1))[: self.prompt]
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": words}]
-        value: dict[str, Any] = {"model": self.model, "messages": messages, "max_tokens": 400}
+        value: dict[str, Any] = {"model": model.replace("{model}", self.model), "messages": messages, "max_tokens": 400}
         if self.stream:
             value["stream"] = True
         return json.dumps(value).encode()
@@ -76,10 +76,10 @@ class Load:
         self._folder = folder
         self._cores = cores
 
-    def _start(self, phase: Phase, port: int, path: str) -> subprocess.Popen[str]:
+    def _start(self, phase: Phase, port: int, gateway: Gateway) -> subprocess.Popen[str]:
         file = self._folder / f"{phase.name.replace(' ', '-')}.json"
-        file.write_bytes(phase.body())
-        command = [self._program, "-p", port, "-P", path, "-H", f"authorization: Bearer {KEY}", "-b", file]
+        file.write_bytes(phase.body(gateway.model))
+        command = [self._program, "-p", port, "-P", gateway.path, "-H", f"authorization: Bearer {KEY}", "-b", file]
         command += ["-m", "[DONE]" if phase.stream else "MOCK", "-c", phase.connections]
         if phase.requests:
             command += ["-n", phase.requests]
@@ -91,9 +91,9 @@ class Load:
             list(map(str, command)), stdout=subprocess.PIPE, text=True, preexec_fn=pinned(self._cores)
         )
 
-    def alone(self, phase: Phase, port: int, path: str) -> dict[str, float]:
-        """What the client says of a load, without a look at the server."""
-        out, _ = self._start(phase, port, path).communicate()
+    def alone(self, phase: Phase, port: int, gateway: Gateway) -> dict[str, float]:
+        """What the client says of a load as it would be sent to a gateway, without a look at the server."""
+        out, _ = self._start(phase, port, gateway).communicate()
         told: dict[str, float] = json.loads(out)
         return told
 
@@ -101,7 +101,7 @@ class Load:
         """What the client says of a load; with the server's CPU in us for each unit and its largest memory in MiB."""
         before = running.cpu()
         largest = running.memory()
-        client = self._start(phase, running.port, running.gateway.path)
+        client = self._start(phase, running.port, running.gateway)
         while client.poll() is None:
             largest = max(largest, running.memory())
             time.sleep(LOOK)
