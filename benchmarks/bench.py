@@ -189,7 +189,8 @@ def main() -> None:
         finally:
             bench.end()
     print(f"\n{text(measured)}\n\nIn brackets: against {BASE} in the same round, median and span. {noise(measured)}")
-    result = json.dumps({"machine": where, "rounds": measured}, indent=1) + "\n"
+    about = {gateway.name: gateway.about for gateway in found}
+    result = json.dumps({"machine": where, "about": about, "rounds": measured}, indent=1) + "\n"
     (HERE / "last.json").write_text(result, encoding="utf-8")
     if wanted.save:
         (HERE / "results.json").write_text(result, encoding="utf-8")

@@ -136,4 +136,5 @@ def markdown(result: Mapping[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in where["packages"].items())
         + f", {where['cores']} cores ({where['cpu']}). {noise(rounds)}"
     )
-    return "\n".join([*table, "", about])
+    notes = [f"* `{name}`: {said}." for name, said in result["about"].items()]
+    return "\n".join([*table, "", *notes, "", about])

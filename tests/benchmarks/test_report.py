@@ -76,9 +76,12 @@ def test_the_table_of_a_page_has_every_gateway_and_says_where_it_was_measured() 
     from report import markdown
 
     machine = {"date": "2026-01-02", "python": "3.11.7", "packages": {"aiohttp": "3"}, "cores": 2, "cpu": "A chip"}
-    result = json.loads(json.dumps({"machine": machine, "rounds": rounds((100, 50), (110, 55))}))
+    result = json.loads(
+        json.dumps({"machine": machine, "about": {"relay": "all on"}, "rounds": rounds((100, 50), (110, 55))})
+    )
     table = markdown(result).splitlines()
     assert table[0] == "|  | direct | bare-aiohttp | relay |"
     assert table[1] == "|---|---:|---:|---:|"
+    assert "* `relay`: all on." in table
     assert table[-1].startswith("2 rounds on 2026-01-02, Python 3.11.7, aiohttp 3, 2 cores (A chip).")
     assert "varied by 10% between rounds" in table[-1]
