@@ -9,8 +9,8 @@ import orjson
 
 from relay.body import read_body, read_model, read_stream
 from relay.errors import BadParameter
+from relay.fields import fault, integer, items, obj
 from relay.kit import estimate_tokens
-from relay_openai.fields import fault, integer, items, obj
 from relay_openai.request import MAX_CHOICES, MAX_OUTPUT
 
 __all__ = ["estimate_input", "max_output", "read_body", "read_choices", "read_model", "read_stream"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter
+from relay.fields import fault, obj, text, word
 from relay.ir import Cache, Media, Opaque, Part, Refusal, Text, Thinking
 from relay.kit import media_type_of, parse_data_url
-from relay_openai.fields import fault, obj, text, word
 from relay_openai.reader import thinking_text
 from relay_openai.wire import AUDIO_TYPES, DIALECT, own_extra
 

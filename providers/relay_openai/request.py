@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter
+from relay.fields import boolean, fault, integer, items, number, obj, text, word
 from relay.ir import Opaque, Output, Reasoning, Request, Tool, ToolChoice
 from relay_openai.content import cache_of
-from relay_openai.fields import boolean, fault, integer, items, number, obj, text, word
 from relay_openai.turns import parse_messages
 from relay_openai.wire import DIALECT, own_extra
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter
+from relay.fields import fault, items, obj, text, word
 from relay.ir import Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay_openai.content import cache_of, parse_content
-from relay_openai.fields import fault, items, obj, text, word
 from relay_openai.wire import DIALECT, RELAY_FORMAT, own_extra
 
 __all__ = ["REASONING_FIELDS", "parse_messages"]
