@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
@@ -128,10 +129,12 @@ class Attempt:
         meter = call.count = Meter()
         response = None
         if self.native and call.check is None:
-            usage = self.family.meter_response(self.target, answer.headers, body, self.speaks)
-            if usage is not None and usage.input is not None and usage.output is not None:
-                meter.usage = usage
-                meter.complete = True
+            # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
+            with contextlib.suppress(PluginError):
+                usage = self.family.meter_response(self.target, answer.headers, body, self.speaks)
+                if usage is not None and usage.input is not None and usage.output is not None:
+                    meter.usage = usage
+                    meter.complete = True
         if not meter.complete:
             response = self._read(answer.status, answer.headers, body)
             meter.complete = True
@@ -163,18 +166,15 @@ class Attempt:
             return None
 
     def _check(self, meter: Meter) -> None:
-        check = self.call.check
-        if check is None:
-            return
-        fault = check.first_fault(meter.calls())
-        self.call.tools = "valid" if fault is None else "invalid"
-        self.call.headers["x-relay-tool-arguments"] = self.call.tools
+        fault = self.call.judge(meter.calls())
+        if self.call.tools is not None:
+            self.call.headers["x-relay-tool-arguments"] = self.call.tools
         if fault is not None and self.relay.strict_tools(self.call):
             raise bad_arguments(fault)
 
     def _delivery(self, forward: Forward, headers: Mapping[str, str]) -> Delivery:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
-        native = self.native and not headers.get("content-type", "").startswith("application/json")
+        native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
         if native and self.call.check is None:
             counter = self.family.meter_stream(self.target, headers, self.speaks)

@@ -7,7 +7,7 @@ from typing import Literal
 from relay.dialect import Dialect, Head
 from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
-from relay.ir import Loss, Request, Usage
+from relay.ir import Loss, Request, ToolCall, Usage
 from relay.limits import Reservation
 from relay.meter import Count
 from relay.pricing import Price
@@ -68,6 +68,14 @@ class Call:
                 raise AssertionError("a call is parsed only after its head was read")
             self._request = self.dialect.parse(self.head)
         return self._request
+
+    def judge(self, calls: list[ToolCall]) -> str | None:
+        """Check the model's tool calls, if anybody wants that, and keep the verdict. Returns the first fault."""
+        if self.check is None:
+            return None
+        fault = self.check.first_fault(calls)
+        self.tools = "valid" if fault is None else "invalid"
+        return fault
 
     def failed(self, error: RelayError) -> None:
         """The call ends with an error answer, or with an error inside a stream that had begun."""

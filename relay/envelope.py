@@ -1,10 +1,8 @@
-"""The i8Relay API's own JSON: error bodies, management answers, and the names of request ids."""
+"""The i8Relay API's own error bodies, and the names of request ids."""
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
@@ -12,7 +10,7 @@ from relay.errors import RelayError
 
 ID_BYTES = 12
 
-__all__ = ["error_body", "managed", "new_request_id"]
+__all__ = ["error_body", "new_request_id"]
 
 
 _random = bytearray()
@@ -33,10 +31,3 @@ def error_body(error: RelayError) -> bytes:
     return orjson.dumps(
         {"error": {"type": error.type, "code": error.code, "message": error.message, "param": error.param}}
     )
-
-
-def managed(data: Any, request_id: str, error: RelayError | None = None) -> bytes:
-    """A management answer: `{"data", "error", "metadata": {"request_id", "timestamp"}}`."""
-    fault = None if error is None else orjson.loads(error_body(error))["error"]
-    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return orjson.dumps({"data": data, "error": fault, "metadata": {"request_id": request_id, "timestamp": timestamp}})

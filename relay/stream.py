@@ -275,11 +275,7 @@ class Delivery:
             self._send(data)
 
     def _judge(self) -> str | None:
-        if self.call.check is None or not isinstance(self.meter, Meter):
-            return None
-        fault = self.call.check.first_fault(self.meter.calls())
-        self.call.tools = "valid" if fault is None else "invalid"
-        return fault
+        return self.call.judge(self.meter.calls()) if isinstance(self.meter, Meter) else None
 
     def _check(self) -> None:
         if (fault := self._judge()) is not None:

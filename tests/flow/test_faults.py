@@ -333,6 +333,29 @@ async def test_a_broken_decoder_costs_numbers_and_not_the_stream(
     assert (await relay.row()).usage_source == "estimate"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_broken_meter_costs_numbers_and_not_the_answer(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    import relay_openai.skim
+
+    def broken(*_: object) -> Any:
+        raise RuntimeError("meter bug")
+
+    upstream.scripts = [chat_stream() if streamed else chat_answer()]
+    relay = await start(openai_config(upstream))
+    family = relay.relay.plugins.families["openai"]
+    if streamed:
+        monkeypatch.setattr(relay_openai.skim.SkimmingMeter, "feed", broken)
+    else:
+        monkeypatch.setitem(family._direct, "meter_response", (broken, ()))
+    async with relay.chat(stream=streamed) as response:
+        assert response.status == 200
+        assert b"Hello" in await response.read()
+    row = await relay.row()
+    assert (row.outcome, row.usage_source) == ("ok", "estimate" if streamed else "provider")
+
+
 async def test_silence_is_filled_with_keep_alives_between_events(start: Start, upstream: FakeUpstream) -> None:
     half = WORDS[1][:20]
     upstream.scripts = [
