@@ -11,7 +11,7 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import boolean, word
 
-__all__ = ["MAX_NAME", "read_body", "read_model", "read_stream"]
+__all__ = ["MAX_NAME", "check_model", "read_body", "read_model", "read_object", "read_stream"]
 
 BOM = b"\xef\xbb\xbf"
 MAX_NAME = 256
@@ -19,10 +19,21 @@ MAX_NAME = 256
 
 
 def read_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` spells, of a dialect that names the model in it. Raises BadParameter as `read_object`.
+
+    A body with two `model` keys is refused: the relay and the upstream could disagree about which one counts, and only
+    one of them checks keys.
+    """
+    data = read_object(raw)
+    if raw.count(b'"model"') != 1 or b"\\u006" in raw:
+        _refuse_twins(raw)
+    return data
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` spells.
 
-    Raises BadParameter saying what is wrong and where, without showing any of it. A body with two `model` keys is
-    refused: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
+    Raises BadParameter saying what is wrong and where, without showing any of it.
     """
     if raw.startswith(BOM):
         raise BadParameter("the body begins with a byte order mark; send JSON in UTF-8 without one")
@@ -34,8 +45,6 @@ def read_body(raw: bytes) -> dict[str, Any]:
         raise BadParameter(_reason(raw, error)) from None
     if type(data) is not dict:
         raise BadParameter("the body must be a JSON object")
-    if raw.count(b'"model"') != 1 or b"\\u006" in raw:
-        _refuse_twins(raw)
     return data
 
 
@@ -66,7 +75,11 @@ def read_model(data: Mapping[str, Any]) -> str:
     """The model's name."""
     if data.get("model") is None:
         raise BadParameter("model is missing", param="model")
-    name = word(data["model"], "model")
+    return check_model(word(data["model"], "model"))
+
+
+def check_model(name: str) -> str:
+    """A model's name as it may be looked up and shown."""
     if len(name) > MAX_NAME:
         raise BadParameter(f"model must be at most {MAX_NAME} characters", param="model")
     if not name.isprintable():

@@ -18,11 +18,17 @@ __all__ = ["Dialect", "Forward", "Head", "Route", "StreamFilter"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path that the dialect answers. `operation` says what it asks for: `generate` or `count_tokens`."""
+    """A path that the dialect answers, and what for.
+
+    `operation` is `generate`, `count_tokens`, `models` (the list) or `model` (one of it; its name
+    is the path's parameter `id`).
+    """
 
     method: str
     path: str
     operation: str = "generate"
+    query: tuple[str, ...] = ()
+    """Parameters of the query that `peek` finds beside those of the path; of several of one name the first."""
 
 
 @dataclass(slots=True)
@@ -43,6 +49,8 @@ class Head:
     has_tools: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     """Caller headers that the dialect lets through to an upstream of its own kind: an allow-list, never all."""
+    stream_type: str = ""
+    """The content type of this stream where it is not the dialect's usual one."""
 
 
 class StreamFilter(Protocol):
@@ -78,6 +86,8 @@ class Dialect(ABC):
 
     An encoder or a filter that is a `relay.events.KeepsAlive` is asked instead.
     """
+    key_parameter: ClassVar[str] = ""
+    """The parameter of the query in which clients of this dialect may send their key. It is never passed on."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 
@@ -125,8 +135,8 @@ class Dialect(ABC):
         """The answer to a `count_tokens` request where no upstream of this dialect is there to give it."""
         raise Unsupported(f"the dialect {self.name} counts no tokens")
 
-    def claims_models(self, headers: Mapping[str, str]) -> bool:
-        """Whether these headers are of a client of this dialect. All dialects share the path of the model list."""
+    def claims_models(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
+        """Whether this is a client of this dialect. All dialects share the path `/v1/models`."""
         return False
 
     def encode_models(self, models: Sequence[Model], query: Mapping[str, str]) -> bytes:

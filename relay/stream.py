@@ -77,6 +77,7 @@ class Delivery:
         self.relay = relay
         self.call = call
         self.dialect = call.dialect
+        self.stream_type = call.head.stream_type or call.dialect.stream_type
         self.request = request
         self.protocol = request.protocol
         self.filter = forward.filter
@@ -287,7 +288,7 @@ class Delivery:
             return self.out
         headers = {
             **self.call.headers,
-            "Content-Type": self.dialect.stream_type,
+            "Content-Type": self.stream_type,
             "Cache-Control": "no-cache",
             "X-Accel-Buffering": "no",
         }

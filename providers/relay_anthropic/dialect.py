@@ -125,7 +125,7 @@ class AnthropicMessages(Dialect):
         """`{"input_tokens": ...}`."""
         return dumps({"input_tokens": tokens})
 
-    def claims_models(self, headers: Mapping[str, str]) -> bool:
+    def claims_models(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
         """Every client of this dialect names the API version."""
         return "anthropic-version" in headers
 

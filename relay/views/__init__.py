@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["add_routes"]
 
+MODEL_VIEWS = {"models": ModelList, "model": OneModel}
+
 
 def add_routes(app: web.Application, relay: Relay) -> None:
     """All routes: those of the dialects' plugins, and the i8Relay API's own."""
     for dialect in relay.plugins.dialects.values():
         for route in dialect.routes:
-            app.router.add_route(route.method, route.path, CallView(relay, dialect, route.operation).handle)
+            kind = MODEL_VIEWS.get(route.operation)
+            view = CallView(relay, dialect, route) if kind is None else kind(relay, dialect)
+            app.router.add_route(route.method, route.path, view.handle)
     for prefix in ("/v1", ""):
         app.router.add_get(f"{prefix}/models", ModelList(relay).handle)
         app.router.add_get(f"{prefix}/models/{{id:.+}}", OneModel(relay).handle)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from relay.dialect import Dialect
+from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
 from relay.middleware import DIALECT
@@ -22,23 +23,25 @@ __all__ = ["CallView"]
 class CallView:
     """The handler of one route of one dialect."""
 
-    def __init__(self, relay: Relay, dialect: Dialect, operation: str) -> None:
+    def __init__(self, relay: Relay, dialect: Dialect, route: Route) -> None:
         self.relay = relay
         self.dialect = dialect
-        self.operation = operation
+        self.operation = route.operation
+        self.query = route.query
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request. Whatever happens after authentication, exactly one usage row is left."""
         relay, dialect = self.relay, self.dialect
         request[DIALECT] = dialect
-        call = await authenticate(relay, request, self.operation)
+        call = await authenticate(relay, request, self.operation, dialect)
         call.dialect = dialect
         try:
             raw = self._at_hand(request)
             if raw is None:
                 raw = await self._body(request)
             try:
-                call.head = dialect.peek(raw, self.operation, request.match_info, request.headers)
+                place = self._place(request) if self.query else request.match_info
+                call.head = dialect.peek(raw, self.operation, place, request.headers)
             except RelayError:
                 raise
             except Exception as error:
@@ -59,6 +62,11 @@ class CallView:
             raise
         finally:
             relay.finish(call)
+
+    def _place(self, request: web.Request) -> Mapping[str, str]:
+        """The parameters of the path, and those of the query that the route names."""
+        asked = request.query
+        return {**{name: asked[name] for name in self.query if name in asked}, **request.match_info}
 
     def _at_hand(self, request: web.Request) -> bytes | None:
         """The body if it came with the head, as nearly all do; None if it has to be waited for."""

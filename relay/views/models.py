@@ -55,20 +55,20 @@ def pricing(price: Price) -> dict[str, float | None]:
 class ModelView:
     """Authenticates, answers JSON, leaves its usage row.
 
-    Every dialect has a list of models, and they share its path: the first that claims the request's headers writes the
-    answer. If none does, it is in the i8Relay API's own form.
+    On a path of one dialect that dialect writes the answer. The others share a path: the first that claims the request
+    writes it. If none does, it is in the i8Relay API's own form.
     """
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, dialect: Dialect | None = None) -> None:
         self.relay = relay
+        self.dialect = dialect
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
-        dialects = self.relay.plugins.dialects.values()
-        dialect = next((dialect for dialect in dialects if dialect.claims_models(request.headers)), None)
+        dialect = self.dialect or self._claimant(request)
         if dialect is not None:
             request[DIALECT] = dialect
-        call = await authenticate(self.relay, request, "models")
+        call = await authenticate(self.relay, request, "models", dialect)
         call.dialect = dialect
         try:
             body = self.answer(request, dialect, call.key.allows)
@@ -78,6 +78,10 @@ class ModelView:
             raise
         finally:
             self.relay.finish(call)
+
+    def _claimant(self, request: web.Request) -> Dialect | None:
+        dialects = self.relay.plugins.dialects.values()
+        return next((dialect for dialect in dialects if dialect.claims_models(request.headers, request.query)), None)
 
     def answer(self, request: web.Request, dialect: Dialect | None, allows: Callable[[str], bool]) -> bytes:
         """The JSON of this view."""

@@ -204,8 +204,8 @@ def test_one_model() -> None:
 
 
 def test_model_lists_are_claimed_by_the_api_version() -> None:
-    assert DIALECT.claims_models(CIMultiDict({"Anthropic-Version": "2026-10-21"}))
-    assert not DIALECT.claims_models(CIMultiDict({"Authorization": "Bearer x"}))
+    assert DIALECT.claims_models(CIMultiDict({"Anthropic-Version": "2026-10-21"}), {})
+    assert not DIALECT.claims_models(CIMultiDict({"Authorization": "Bearer x"}), {})
 
 
 def test_a_count() -> None:
