@@ -36,6 +36,7 @@ WIDTH = 100
 DIALECTS = {
     "openai-chat": "Chat Completions",
     "openai-responses": "Responses",
+    "openai-embeddings": "Embeddings",
     "anthropic-messages": "Messages",
     "gemini": "generateContent",
 }
@@ -272,6 +273,7 @@ def meaning(method: str, path: str) -> str:
 OPERATIONS = {
     "generate": "a generation",
     "count_tokens": "how many tokens a request has,",
+    "embeddings": "vectors of texts",
     "socket": "426 to those who ask for a WebSocket, after which they use POST,",
 }
 """What a route's operation answers."""

@@ -3,7 +3,7 @@
 This module is what a plugin imports, together with `relay.ir`, `relay.events`, `relay.errors` and `relay.kit`.
 """
 
-from relay.dialect import Dialect, Forward, Head, Route, StreamFilter
+from relay.dialect import Dialect, EmbeddingDialect, Forward, Head, Route, StreamFilter
 from relay.family import (
     Answer,
     Family,
@@ -24,6 +24,7 @@ from relay.version import __version__
 __all__ = [
     "Answer",
     "Dialect",
+    "EmbeddingDialect",
     "Family",
     "Forward",
     "Head",

@@ -22,7 +22,7 @@ from relay.errors import (
 )
 from relay.events import StreamMeter
 from relay.family import Answer, Target, UpstreamRequest
-from relay.ir import Response
+from relay.ir import Loss, Response
 from relay.kit import error_for_status
 from relay.manager import BoundFamily, guarded
 from relay.meter import Meter
@@ -86,10 +86,14 @@ class Attempt:
             forward = self.dialect.forward(self.head, self.target)
             losses += forward.losses
         else:
-            forward = Forward(self.family.translate_request(self.call.request, self.target, losses))
+            forward = Forward(self._translated(losses))
         if losses and self.call.key.strict:
             raise Unsupported(f"{self.target} cannot carry {losses[0]}", param=losses[0].field)
         return forward
+
+    def _translated(self, losses: list[Loss]) -> bytes:
+        """The request in the family's own format."""
+        return self.family.translate_request(self.call.request, self.target, losses)
 
     async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
         """What to send, once the plugin is ready to say."""

@@ -10,18 +10,18 @@ from typing import Any, ClassVar, Protocol
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
-from relay.ir import Loss, Request, Response, Tool
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Tool
 from relay.limits import View, duration
 
-__all__ = ["Dialect", "Forward", "Head", "Route", "StreamFilter"]
+__all__ = ["Dialect", "EmbeddingDialect", "Forward", "Head", "Route", "StreamFilter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """A path that the dialect answers, and what for.
 
-    `operation` is `generate`, `count_tokens`, `models` (the list) or `model` (one of it; its name
-    is the path's parameter `id`).
+    `operation` is `generate`, `count_tokens`, `embeddings`, `models` (the list) or `model` (one of it; its name is the
+    path's parameter `id`).
     """
 
     method: str
@@ -44,6 +44,7 @@ class Head:
     max_output: int | None = None
     """Output tokens the caller allows per choice; None if it does not say."""
     choices: int = 1
+    """Answers that the caller wants; 0 where nothing is generated."""
     input_estimate: int = 0
     """Estimated tokens of the prompt, for the reservation that the real count later settles."""
     has_tools: bool = False
@@ -135,6 +136,14 @@ class Dialect(ABC):
         """The answer to a `count_tokens` request where no upstream of this dialect is there to give it."""
         raise Unsupported(f"the dialect {self.name} counts no tokens")
 
+    def parse_embedding(self, head: Head) -> EmbeddingRequest:
+        """A whole `embeddings` request as a hub value. Raises BadParameter as `parse`."""
+        raise Unsupported(f"the dialect {self.name} asks for no embeddings")
+
+    def encode_embedding(self, response: EmbeddingResponse, head: Head) -> bytes:
+        """The answer to an `embeddings` request. Its usage is there, if need be estimated."""
+        raise Unsupported(f"the dialect {self.name} asks for no embeddings")
+
     def claims_models(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
         """Whether this is a client of this dialect. All dialects share the path `/v1/models`."""
         return False
@@ -146,3 +155,34 @@ class Dialect(ABC):
     def encode_model(self, model: Model) -> bytes:
         """One model."""
         raise Unsupported(f"the dialect {self.name} lists no models")
+
+
+class EmbeddingDialect(Dialect):
+    """A wire format of embeddings and nothing else: all its routes have the operation `embeddings`."""
+
+    @abstractmethod
+    def parse_embedding(self, head: Head) -> EmbeddingRequest:
+        """The whole request as a hub value. Raises BadParameter with the path of the fault."""
+
+    @abstractmethod
+    def encode_embedding(self, response: EmbeddingResponse, head: Head) -> bytes:
+        """The answer. Its usage is there, if need be estimated."""
+
+    def parse(self, head: Head) -> Request:
+        """No request of this dialect is for a generation."""
+        raise self._generates_nothing()
+
+    def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
+        """None."""
+        return ()
+
+    def encode_response(self, response: Response, head: Head) -> bytes:
+        """No answer of this dialect is a generation."""
+        raise self._generates_nothing()
+
+    def stream_encoder(self, head: Head) -> StreamEncoder:
+        """No answer of this dialect is a stream."""
+        raise self._generates_nothing()
+
+    def _generates_nothing(self) -> Unsupported:
+        return Unsupported(f"the dialect {self.name} asks for embeddings only")

@@ -4,6 +4,7 @@
     +- CallerError                   400  the request cannot be served as it stands
     |  +- BadParameter               400  one parameter is wrong; `param` says which
     |  |  +- Unsupported             400  right, but this target cannot do it
+    |  |     +- NoSuchOperation      400  it does not do this at all; another target may
     |  +- NoKey                      401  no key, or not one of ours
     |  +- OutOfBudget                402  the key's money is spent
     |  +- NotAllowed                 403  the key may not do this
@@ -37,6 +38,7 @@ __all__ = [
     "NoKey",
     "NoSuchMethod",
     "NoSuchModel",
+    "NoSuchOperation",
     "NoSuchRoute",
     "NotAllowed",
     "OutOfBudget",
@@ -110,6 +112,12 @@ class Unsupported(BadParameter):
     """The request is valid, and this target has no way to carry it."""
 
     code = "unsupported_parameter"
+
+
+class NoSuchOperation(Unsupported):
+    """The model's upstream does not do this at all, whatever the parameters. Nothing was asked of it."""
+
+    code = "unsupported_operation"
 
 
 class NoKey(CallerError):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from relay.errors import UpstreamError
     from relay.events import StreamDecoder, StreamMeter
     from relay.family import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
-    from relay.ir import Loss, Request, Response, Usage
+    from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
     from relay.pricing import Price
 
 PROJECT = "i8relay"
@@ -116,6 +116,27 @@ def meter_response(target: Target, headers: Mapping[str, str], body: bytes, dial
 @hookspec(firstresult=True)
 def meter_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamMeter | None:
     """A new meter for one stream that passes through. Optional; None: the stream's decoder counts."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def translate_embedding_request(request: EmbeddingRequest, target: Target, losses: list[Loss]) -> bytes | None:
+    """The body of a request for vectors in the family's own format; `endpoint` is then asked for `embeddings`.
+
+    Optional. None: the target makes none, and the caller is told so before anything is sent. Losses and `Unsupported`
+    as in `translate_request`.
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def translate_embedding_response(
+    target: Target, status: int, headers: Mapping[str, str], body: bytes, dialect: str
+) -> EmbeddingResponse | None:
+    """The vectors of an answer, in the order of the inputs. Raises UpstreamError as `translate_response`.
+
+    Goes with `translate_embedding_request`. Vectors that pass through are asked of `meter_response` first.
+    """
     raise AssertionError("a specification, not an implementation")
 
 

@@ -22,6 +22,8 @@ from typing import Any, Literal, TypeAlias
 __all__ = [
     "Cache",
     "Choice",
+    "EmbeddingRequest",
+    "EmbeddingResponse",
     "Extra",
     "Loss",
     "Media",
@@ -29,6 +31,7 @@ __all__ = [
     "Opaque",
     "Output",
     "Part",
+    "Purpose",
     "Reasoning",
     "Refusal",
     "Request",
@@ -51,6 +54,17 @@ Extra: TypeAlias = dict[str, dict[str, Any]]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 StopKind: TypeAlias = Literal["stop", "length", "tool_calls", "filter", "error", "other"]
+Purpose: TypeAlias = Literal[
+    "query",
+    "document",
+    "similarity",
+    "classification",
+    "clustering",
+    "question",
+    "fact",
+    "code_query",
+]
+"""What vectors are for. Models that ask for it make other vectors of a query than of the documents it should find."""
 
 
 @dataclass(slots=True)
@@ -306,6 +320,32 @@ class Response:
     usage: Usage | None = None
     created: int | None = None
     extra: Extra | None = None
+
+
+@dataclass(slots=True)
+class EmbeddingRequest:
+    """Texts to be made into vectors. Each input is a text, or a list of tokens by their numbers in the model's own
+    vocabulary."""
+
+    model: str
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    """Length of the vectors that the caller wants; None: as the model makes them."""
+    purpose: Purpose | None = None
+    title: str | None = None
+    """The title of the document that the inputs are."""
+    user: str | None = None
+    extra: Extra | None = None
+
+
+@dataclass(slots=True)
+class EmbeddingResponse:
+    """One vector for each input, in the order of the inputs."""
+
+    vectors: list[list[float]]
+    model: str = ""
+    """The model's name as the upstream tells it; empty if it does not."""
+    usage: Usage | None = None
 
 
 @dataclass(slots=True, frozen=True)

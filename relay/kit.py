@@ -20,7 +20,7 @@ from relay.body import BOM
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.events import Event
 from relay.fold import Fold
-from relay.ir import Loss, Request, Response
+from relay.ir import EmbeddingRequest, Loss, Request, Response
 from relay.paths import cache_dir
 from relay.pricing import usd
 from relay.table import table
@@ -522,7 +522,7 @@ HARMLESS: Mapping[str, str] = {
 """Vendor fields that change nothing in the answer, each with the reason: leaving them out is no loss."""
 
 
-def foreign_fields(request: Request, own: str) -> list[Loss]:
+def foreign_fields(request: Request | EmbeddingRequest, own: str) -> list[Loss]:
     """A loss for each field of another dialect that a family of dialect `own` has no way to send.
 
     Fields that change nothing in the answer (`HARMLESS`) and values that ask for nothing are left out. An empty object

@@ -28,7 +28,7 @@ from relay.dialect import Dialect
 from relay.errors import PluginError, RelayError, UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.family import Family, Host, Model, ModelListing, Target, Upstream, UpstreamRequest
-from relay.ir import Loss, Request, Response, Usage
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay.pricing import Price
 
 if TYPE_CHECKING:
@@ -130,6 +130,26 @@ class BoundFamily:
         """A meter for one passed-through stream, if the family has one."""
         return cast("StreamMeter | None", self._ask("meter_stream", target=target, headers=headers, dialect=dialect))
 
+    def translate_embedding_request(
+        self, request: EmbeddingRequest, target: Target, losses: list[Loss]
+    ) -> bytes | None:
+        """The body of a request for vectors; None if the target makes none."""
+        answer = self._ask("translate_embedding_request", request=request, target=target, losses=losses)
+        if answer is None or isinstance(answer, bytes):
+            return answer
+        raise self._wrong("translate_embedding_request", answer)
+
+    def translate_embedding_response(
+        self, target: Target, status: int, headers: Mapping[str, str], body: bytes, dialect: str = ""
+    ) -> EmbeddingResponse | None:
+        """The vectors of an answer; None if the family reads none."""
+        answer = self._ask(
+            "translate_embedding_response", target=target, status=status, headers=headers, body=body, dialect=dialect
+        )
+        if answer is None or isinstance(answer, EmbeddingResponse):
+            return answer
+        raise self._wrong("translate_embedding_response", answer)
+
     def translate_error(
         self, target: Target, status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | None:
@@ -194,6 +214,8 @@ TRANSLATION = (
     "endpoint",
     "translate_response",
     "translate_stream",
+    "translate_embedding_request",
+    "translate_embedding_response",
     "translate_error",
     "meter_response",
     "meter_stream",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -11,7 +11,8 @@ from aiohttp import web
 from relay.attempt import Attempt
 from relay.call import Call
 from relay.counting import count_tokens
-from relay.errors import NotAllowed, RateLimited, Unavailable, UpstreamError
+from relay.embedding import EmbeddingAttempt
+from relay.errors import NoSuchOperation, NotAllowed, RateLimited, Unavailable, UpstreamError
 from relay.limits import Limits, Scope
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck, check_definitions
@@ -28,6 +29,9 @@ OUTPUT_CEILING = 4096
 """Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
 
 SCOPES_KEPT = 10_000
+
+ATTEMPTS: Mapping[str, type[Attempt]] = {"embeddings": EmbeddingAttempt}
+"""How a target is tried, by the operations that are no generation."""
 
 log = logging.getLogger("relay.pipeline")
 
@@ -47,26 +51,33 @@ class Pipeline:
         if not call.key.allows(model.id):
             raise NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
         call.model = model
-        if call.head.operation == "count_tokens":
-            # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no limit.
-            return await count_tokens(self.relay, call, model, request)
+        attempt = Attempt
+        if call.head.operation != "generate":
+            if call.head.operation == "count_tokens":
+                # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no
+                # limit.
+                return await count_tokens(self.relay, call, model, request)
+            attempt = ATTEMPTS.get(call.head.operation, Attempt)
         if call.head.has_tools:
             tools = call.dialect.tools(call.head)
             check_definitions(tools)
             if self.relay.settings.tools.arguments != "off":
                 call.check = ArgumentCheck(tools)
         self._reserve(call, model)
-        refused: UpstreamError | None = None
+        refused: UpstreamError | NoSuchOperation | None = None
         for target in model.targets:
             call.target = target
             call.attempts += 1
             try:
-                return await Attempt(self.relay, call, target, request).run()
+                return await attempt(self.relay, call, target, request).run()
             except UpstreamError as error:
                 log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
                 if not error.retryable:
                     raise
                 refused = error
+            except NoSuchOperation as error:
+                # What another target had to say of the request counts more than that this one cannot be asked.
+                refused = refused or error
         if refused is None:
             raise Unavailable(f"the model {model.id!r} has no target")
         raise refused

@@ -31,6 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "stream",
         "attempt",
         "counting",
+        "embedding",
         "pipeline",
         # The web.
         "views.auth",

@@ -22,13 +22,14 @@ from relay import (
 )
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder
-from relay.ir import Loss, Request, Response
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response
 from relay.kit import error_for_status, upstream_json
 from relay_demo.transport import DemoTransport
+from relay_demo.vectors import embedding_body, embedding_response
 from relay_demo.wire import DemoDecoder, request_body, response
 
 MODEL = "demo-echo"
-CAN = {"chat": True, "completion": True, "streaming": True, "function_calling": True}
+CAN = {"chat": True, "completion": True, "streaming": True, "function_calling": True, "embeddings": True}
 PRICE = Price(Rates(input=1_000_000_000, output=2_000_000_000), source="demo")
 """$1 and $2 per million tokens: not money, but something to see in the usage tables."""
 
@@ -71,6 +72,18 @@ def translate_response(target: Target, body: bytes) -> Response:
 def translate_stream(target: Target) -> StreamDecoder:
     """One JSON object a line."""
     return DemoDecoder(target.model)
+
+
+@hookimpl
+def translate_embedding_request(request: EmbeddingRequest, losses: list[Loss]) -> bytes:
+    """The texts as they are."""
+    return embedding_body(request, losses)
+
+
+@hookimpl
+def translate_embedding_response(target: Target, body: bytes) -> EmbeddingResponse:
+    """A vector for each text."""
+    return embedding_response(target.model, upstream_json(body))
 
 
 @hookimpl

@@ -12,6 +12,7 @@ import orjson
 
 from relay import Answer, Upstream, UpstreamRequest
 from relay.kit import estimate_tokens
+from relay_demo.vectors import embedding_answer
 
 __all__ = ["DemoTransport"]
 
@@ -57,6 +58,9 @@ class DemoTransport:
     @asynccontextmanager
     async def _send(self, request: UpstreamRequest, upstream: Upstream) -> AsyncIterator[Answer]:
         question = orjson.loads(request.body)
+        if "inputs" in question:
+            yield DemoAnswer(200, [orjson.dumps(embedding_answer(question))], 0)
+            return
         lines = list(_lines(question))
         delay = float(upstream.options.get("delay_ms", 0)) / 1000
         if question["stream"]:

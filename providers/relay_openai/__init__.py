@@ -1,5 +1,5 @@
-"""Chat Completions and Responses: the dialects `openai-chat` and `openai-responses`, and the family `openai`, which is
-every host that is compatible with the first and some that speak the second."""
+"""Chat Completions, Responses and Embeddings: the dialects `openai-chat`, `openai-responses` and `openai-embeddings`,
+and the family `openai`, which is every host that is compatible with the first; some speak the others too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from relay import Dialect, Family, Model, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder, StreamMeter
-from relay.ir import Loss, Request, Response, Usage
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay_openai.compose import compose_request
 from relay_openai.dialect import OpenAIChat
+from relay_openai.embeddings.compose import compose_request as compose_embedding
+from relay_openai.embeddings.dialect import OpenAIEmbeddings
 from relay_openai.family import (
     count_response,
     endpoint_of,
@@ -18,12 +20,13 @@ from relay_openai.family import (
     models_listing,
     read_error,
     read_response,
+    read_vectors,
     stream_decoder,
     stream_meter,
 )
 from relay_openai.responses.dialect import OpenAIResponses
 
-__all__ = ["OpenAIChat", "OpenAIResponses"]
+__all__ = ["OpenAIChat", "OpenAIEmbeddings", "OpenAIResponses"]
 
 
 @hookimpl
@@ -34,8 +37,8 @@ def relay_families() -> Sequence[Family]:
 
 @hookimpl
 def relay_dialects() -> Sequence[Dialect]:
-    """The dialects `openai-chat` and `openai-responses`."""
-    return [OpenAIChat(), OpenAIResponses()]
+    """The dialects `openai-chat`, `openai-responses` and `openai-embeddings`."""
+    return [OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings()]
 
 
 @hookimpl
@@ -62,6 +65,18 @@ def translate_response(target: Target, body: bytes, dialect: str) -> Response:
 def translate_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamDecoder:
     """A decoder for one stream."""
     return stream_decoder(target, headers, dialect)
+
+
+@hookimpl
+def translate_embedding_request(request: EmbeddingRequest, target: Target, losses: list[Loss]) -> bytes | None:
+    """The body of a request for vectors."""
+    return compose_embedding(request, target, losses)
+
+
+@hookimpl
+def translate_embedding_response(target: Target, body: bytes) -> EmbeddingResponse:
+    """An answer's vectors."""
+    return read_vectors(target, body)
 
 
 @hookimpl

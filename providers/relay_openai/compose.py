@@ -18,7 +18,7 @@ from relay_openai.history import NO_CACHE, History, cache_control
 from relay_openai.models import FIXED_SAMPLING, capabilities_of
 from relay_openai.wire import DIALECT, own_fields
 
-__all__ = ["compose_request"]
+__all__ = ["adapt", "compose_request"]
 
 
 def compose_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
@@ -52,14 +52,19 @@ def compose(request: Request, target: Target, losses: list[Loss]) -> dict[str, A
         if wanted:
             body["stream_options"] = wanted
     body.update(own)
+    adapt(body, options, lost)
+    losses.extend(dict.fromkeys(lost))
+    return body
+
+
+def adapt(body: dict[str, Any], options: Mapping[str, Any], lost: list[Loss]) -> None:
+    """Leave out what the host refuses, and call by its own names what it has others for."""
     for name in options.get("drop", ()):
         if body.pop(name, None) is not None:
             lost.append(Loss(name, "the host refuses this field"))
     for name, renamed in options.get("rename", {}).items():
         if name in body:
             body[renamed] = body.pop(name)
-    losses.extend(dict.fromkeys(lost))
-    return body
 
 
 # Tools.

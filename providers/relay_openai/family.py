@@ -10,9 +10,11 @@ from urllib.parse import quote, urlencode, urlsplit
 from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder
-from relay.ir import Response, Usage
+from relay.ir import EmbeddingResponse, Response, Usage
 from relay.kit import loads, upstream_json
 from relay.skim import SkimmingMeter
+from relay_openai.embeddings.answer import count_answer, decode_answer
+from relay_openai.embeddings.wire import DIALECT as EMBEDDINGS
 from relay_openai.fault import upstream_error
 from relay_openai.hosts import OPTIONS, known_hosts, placeholders
 from relay_openai.listing import parse_models
@@ -34,17 +36,21 @@ _PATHS: Mapping[tuple[str, str], str] = {
     ("generate", ""): "chat/completions",
     ("generate", DIALECT): "chat/completions",
     ("generate", RESPONSES): "responses",
+    ("embeddings", ""): "embeddings",
+    ("embeddings", EMBEDDINGS): "embeddings",
 }
 """Path by operation and dialect, below the base URL."""
+_MOVED: Mapping[str, str] = {"embeddings": "embeddings_path"}
+"""The option that gives another path in place of one of these."""
 
 
 def family() -> Family:
     """The family with all its known hosts."""
     return Family(
         "openai",
-        dialects=frozenset((DIALECT, RESPONSES)),
-        # Nearly every server that calls itself compatible has Chat Completions, and few have more.
-        usual_dialects=frozenset((DIALECT,)),
+        dialects=frozenset((DIALECT, RESPONSES, EMBEDDINGS)),
+        # Nearly every server that calls itself compatible has these two, and few have more.
+        usual_dialects=frozenset((DIALECT, EMBEDDINGS)),
         hosts=known_hosts(),
         capabilities={"chat": True, "streaming": True},
         options=frozenset(OPTIONS),
@@ -111,6 +117,7 @@ def _prepared(target: Target, path: str, stream: bool) -> tuple[str, Mapping[str
         "accept": "text/event-stream" if stream else "application/json",
         **credentials(target.upstream),
     }
+    path = str(target.upstream.options.get(_MOVED.get(path, ""), path))
     return address(target.upstream, path, target.model), MappingProxyType(headers)
 
 
@@ -120,6 +127,8 @@ def count_response(target: Target, body: bytes, dialect: str = "") -> Usage | No
     if dialect == RESPONSES:
         answered = isinstance(value.get("output"), list) and value.get("status") != "failed"
         return responses_usage(value.get("usage")) if answered else None
+    if dialect == EMBEDDINGS:
+        return count_answer(value)
     if not value.get("choices") or value.get("error"):
         return None
     return decode_usage(value.get("usage"))
@@ -138,6 +147,11 @@ def read_response(target: Target, body: bytes, dialect: str = "") -> Response:
     """A complete answer as a hub value."""
     read = decode_responses if dialect == RESPONSES else decode_response
     return read(upstream_json(body), body, target.upstream.api_key)
+
+
+def read_vectors(target: Target, body: bytes) -> EmbeddingResponse:
+    """An answer's vectors as a hub value."""
+    return decode_answer(upstream_json(body), body, target.upstream.api_key)
 
 
 def stream_decoder(target: Target, headers: Mapping[str, str], dialect: str = "") -> StreamDecoder:

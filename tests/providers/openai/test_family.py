@@ -22,7 +22,6 @@ from relay_openai.dialect import OpenAIChat
 from relay_openai.hosts import FIELDS, OPTIONS, known_hosts
 from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
-from relay_openai.responses.dialect import OpenAIResponses
 
 KEY = "sk-upstream-secret"
 
@@ -32,35 +31,48 @@ def target(base_url: str = "https://u.test/v1", model: str = "m", key: str | Non
     return Target(Upstream("u", "openai", base_url, secret, **fields), model)
 
 
-def endpoint(to: Target, *, stream: bool = False, headers: dict[str, str] | None = None, dialect: str = "") -> Any:
-    return relay_openai.endpoint(to, "generate", b"{}", stream, headers or {}, dialect)
+def endpoint(
+    to: Target,
+    *,
+    operation: str = "generate",
+    stream: bool = False,
+    headers: dict[str, str] | None = None,
+    dialect: str = "",
+) -> Any:
+    return relay_openai.endpoint(to, operation, b"{}", stream, headers or {}, dialect)
 
 
-def test_the_plugin_offers_one_family_and_two_dialects() -> None:
+PATHS = {"openai-chat": "chat/completions", "openai-responses": "responses", "openai-embeddings": "embeddings"}
+
+
+def test_the_plugin_offers_one_family_that_speaks_all_its_dialects() -> None:
     (family,) = relay_openai.relay_families()
-    assert (family.name, family.dialects) == ("openai", frozenset({"openai-chat", "openai-responses"}))
-    chat, responses = relay_openai.relay_dialects()
-    assert isinstance(chat, OpenAIChat)
-    assert isinstance(responses, OpenAIResponses)
-    for dialect, path in ((chat, "chat/completions"), (responses, "responses")):
+    assert (family.name, family.dialects) == ("openai", frozenset(PATHS))
+    assert [dialect.name for dialect in relay_openai.relay_dialects()] == list(PATHS)
+    for dialect, path in zip(relay_openai.relay_dialects(), PATHS.values(), strict=True):
         posted = {route.path for route in dialect.routes if route.method == "POST"}
         assert posted == {f"/v1/{path}", f"/{path}"}
 
 
-def test_a_server_that_nobody_knows_is_taken_to_speak_chat_only() -> None:
+def test_a_server_that_nobody_knows_is_taken_to_speak_chat_and_embeddings_only() -> None:
     (family,) = relay_openai.relay_families()
     for host in family.hosts:
         known = upstream_of(family, host, KEY, {}).dialects
         assert "openai-chat" in known, host.name
         assert known <= family.dialects
-    assert upstream_of(family, Host("new", "https://u.test/v1"), KEY, {}).dialects == frozenset({"openai-chat"})
+    unknown = upstream_of(family, Host("new", "https://u.test/v1"), KEY, {})
+    assert unknown.dialects == frozenset({"openai-chat", "openai-embeddings"})
     speaking = {host.name for host in family.hosts if "openai-responses" in (host.dialects or ())}
     assert {"openai", "azure", "openrouter", "groq", "xai", "llamacpp", "vllm", "lmstudio", "ollama"} == speaking
+    without = {h.name for h in family.hosts if "openai-embeddings" not in upstream_of(family, h, KEY, {}).dialects}
+    assert without == {"deepseek", "moonshot", "minimax", "stepfun", "inception", "groq", "cerebras", "poe"}
 
 
 def test_each_dialect_has_its_own_path() -> None:
-    assert endpoint(target(), dialect="openai-chat").url == "https://u.test/v1/chat/completions"
-    assert endpoint(target(), dialect="openai-responses").url == "https://u.test/v1/responses"
+    for dialect, path in PATHS.items():
+        operation = "embeddings" if dialect == "openai-embeddings" else "generate"
+        assert endpoint(target(), operation=operation, dialect=dialect).url == f"https://u.test/v1/{path}"
+    assert endpoint(target(), operation="embeddings").url == "https://u.test/v1/embeddings"
 
 
 @pytest.mark.parametrize("base_url", ["https://u.test/v1", "https://u.test/v1/"])

@@ -1,0 +1,1 @@
+"""Embeddings: the dialect `openai-embeddings`, and how the family's hosts are asked for vectors by other dialects."""
