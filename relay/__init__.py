@@ -5,6 +5,7 @@ This module is what a plugin imports, together with `relay.ir`, `relay.events`, 
 
 from relay.dialect import Dialect, EmbeddingDialect, Forward, Head, Route, StreamFilter
 from relay.family import (
+    CAPABILITIES,
     Answer,
     Family,
     Host,
@@ -23,6 +24,7 @@ from relay.version import __version__
 
 __all__ = [
     "Answer",
+    "CAPABILITIES",
     "Dialect",
     "EmbeddingDialect",
     "Family",

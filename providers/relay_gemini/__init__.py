@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from relay import Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder
-from relay.ir import Loss, Request, Response
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response
 from relay_gemini import errors
+from relay_gemini.embedding import embedding_body, embedding_response
 from relay_gemini.endpoint import endpoint_of
 from relay_gemini.models import listing_of
 from relay_gemini.request import body_of
@@ -82,6 +83,18 @@ def translate_stream() -> StreamDecoder:
 
 
 @hookimpl
+def translate_embedding_request(request: EmbeddingRequest, target: Target, losses: list[Loss]) -> bytes:
+    """A `batchEmbedContents` body."""
+    return embedding_body(request, target, losses)
+
+
+@hookimpl
+def translate_embedding_response(body: bytes) -> EmbeddingResponse:
+    """The vectors of an answer."""
+    return embedding_response(body)
+
+
+@hookimpl
 def translate_error(target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """The vendor's error, in its own words."""
     return errors.translate_error(target, status, headers, body)
@@ -89,5 +102,5 @@ def translate_error(target: Target, status: int, headers: Mapping[str, str], bod
 
 @hookimpl
 def list_models(upstream: Upstream) -> ModelListing:
-    """`models`, those that generate content."""
+    """`models`, those that generate content or make vectors."""
     return listing_of(upstream)

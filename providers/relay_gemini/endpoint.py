@@ -7,11 +7,16 @@ from urllib.parse import quote
 
 from relay import Target, Upstream, UpstreamRequest
 from relay.errors import Unsupported
+from relay.kit import upstream_json
 
-__all__ = ["endpoint_of", "headers_of", "root_of"]
+__all__ = ["endpoint_of", "headers_of", "resource_of", "root_of"]
 
 VERSION = "v1beta"
-METHODS = {("generate", False): ":generateContent", ("generate", True): ":streamGenerateContent?alt=sse"}
+METHODS = {
+    ("generate", False): ":generateContent",
+    ("generate", True): ":streamGenerateContent?alt=sse",
+    ("embeddings", False): ":batchEmbedContents",
+}
 _VERSIONED = re.compile(r"/v\d+\w*$", re.ASCII)
 
 
@@ -34,15 +39,22 @@ def headers_of(upstream: Upstream) -> dict[str, str]:
     return headers
 
 
+def resource_of(model: str) -> tuple[str, str]:
+    """The collection that a model belongs to, and its name there."""
+    for prefix in ("models", "tunedModels"):
+        if model.startswith(f"{prefix}/"):
+            return prefix, model.removeprefix(f"{prefix}/")
+    return "models", model
+
+
 def endpoint_of(target: Target, operation: str, body: bytes, stream: bool) -> UpstreamRequest:
     """The request to send. The model's name is one path segment, whatever characters it holds."""
     method = METHODS.get((operation, stream))
     if method is None:
         raise Unsupported(f"this upstream cannot do {operation!r}")
-    collection, name = "models", target.model
-    for prefix in ("models", "tunedModels"):
-        if name.startswith(f"{prefix}/"):
-            collection, name = prefix, name.removeprefix(f"{prefix}/")
-            break
+    if operation == "embeddings" and "requests" not in upstream_json(body):
+        # A caller of this dialect that passes through: others are always asked for in a batch.
+        method = ":embedContent"
+    collection, name = resource_of(target.model)
     url = f"{root_of(target.upstream)}/{collection}/{quote(name, safe='')}{method}"
     return UpstreamRequest(url, headers_of(target.upstream), body)

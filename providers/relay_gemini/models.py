@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from relay import Model, ModelListing, Upstream, UpstreamRequest, kit
+from relay import CAPABILITIES, Model, ModelListing, Upstream, UpstreamRequest, kit
 from relay.errors import UpstreamProtocol
 from relay_gemini.endpoint import headers_of, root_of
 
 __all__ = ["listing_of", "models_of"]
+
+EMBEDDING_METHODS = frozenset({"embedContent", "batchEmbedContents"})
+EMBEDS: Mapping[str, bool] = {name: name == "embeddings" for name in CAPABILITIES}
+"""What a model can do that makes vectors and nothing else."""
 
 
 def listing_of(upstream: Upstream) -> ModelListing:
@@ -19,7 +23,7 @@ def listing_of(upstream: Upstream) -> ModelListing:
 
 
 def models_of(body: bytes) -> Sequence[Model]:
-    """The models in an answer that generate content. Raises UpstreamProtocol if it is no list of models."""
+    """The models in an answer that generate content or make vectors. Raises UpstreamProtocol if it is no list."""
     entries = kit.upstream_json(body).get("models")
     if not isinstance(entries, list):
         raise UpstreamProtocol("the upstream's model list has no models")
@@ -28,15 +32,20 @@ def models_of(body: bytes) -> Sequence[Model]:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             continue
         methods = entry.get("supportedGenerationMethods")
-        if isinstance(methods, list) and "generateContent" not in methods:
+        generates = not isinstance(methods, list) or "generateContent" in methods
+        embeds = isinstance(methods, list) and not EMBEDDING_METHODS.isdisjoint(methods)
+        if not generates and not embeds:
             continue
         thinking = entry.get("thinking")
+        can = {"embeddings": True} if embeds else {}
+        if isinstance(thinking, bool):
+            can["reasoning"] = thinking
         found.append(
             Model(
                 id=entry["name"].removeprefix("models/"),
                 owned_by="google",
                 context_length=kit.token_count(entry.get("inputTokenLimit")) or None,
-                capabilities={"reasoning": thinking} if isinstance(thinking, bool) else {},
+                capabilities=can if generates else EMBEDS,
             )
         )
     return found

@@ -1,7 +1,7 @@
 """The family `local`: a model in a child process of the relay, reached over loopback.
 
-The server inside is llama.cpp's, which speaks Chat Completions, so bodies are read and written by `relay_openai`; what
-is new here is the process: started with the relay, started again if it died, ended with the relay.
+The server inside is llama.cpp's, which speaks Chat Completions and Embeddings, so `relay_openai` reads and writes them;
+what is new here is the process: started with the relay, started again if it died, ended with the relay.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING
 from relay import Family, Host, Model, Price, Rates, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError, UpstreamUnreachable
 from relay.events import StreamDecoder, StreamMeter
-from relay.ir import Loss, Request, Response, Usage
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay_local.process import Process, available, local_model
 from relay_openai.compose import compose_request
-from relay_openai.family import count_response, read_error, read_response, stream_decoder, stream_meter
+from relay_openai.embeddings.compose import compose_request as compose_embedding
+from relay_openai.family import (
+    count_response,
+    read_error,
+    read_response,
+    read_vectors,
+    stream_decoder,
+    stream_meter,
+)
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -26,7 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["Local", "plugin"]
 
 FREE = Price(Rates(input=0, output=0), source="local")
-CAN = {"chat": True, "completion": True, "streaming": True, "structured_output": True}
+CAN = {"chat": True, "completion": True, "streaming": True, "structured_output": True, "embeddings": True}
+
+PATHS: Mapping[tuple[str, str], str] = {
+    ("generate", ""): "chat/completions",
+    ("generate", "openai-chat"): "chat/completions",
+    ("embeddings", ""): "embeddings",
+    ("embeddings", "openai-embeddings"): "embeddings",
+}
+"""Path by operation and dialect, below the server's version."""
 
 
 class Local:
@@ -42,7 +58,7 @@ class Local:
         return [
             Family(
                 "local",
-                dialects=frozenset({"openai-chat"}),
+                dialects=frozenset({"openai-chat", "openai-embeddings"}),
                 hosts=[host] if available() else [],
                 capabilities=CAN,
                 options=frozenset({"model", "name", "context", "slots", "threads"}),
@@ -78,8 +94,13 @@ class Local:
         return compose_request(request, target, losses)
 
     @hookimpl
-    async def endpoint(self, target: Target, body: bytes, stream: bool) -> UpstreamRequest:
+    async def endpoint(
+        self, target: Target, operation: str, body: bytes, stream: bool, dialect: str
+    ) -> UpstreamRequest | None:
         """The child's address, once it serves."""
+        path = PATHS.get((operation, dialect))
+        if path is None:
+            return None
         process = self._processes.get(target.upstream)
         if process is None:
             raise UpstreamUnreachable("the local model is not running")
@@ -88,27 +109,39 @@ class Local:
             "accept": "text/event-stream" if stream else "application/json",
             "authorization": f"Bearer {process.api_key}",
         }
-        return UpstreamRequest(f"{await process.ready()}/v1/chat/completions", headers, body)
+        return UpstreamRequest(f"{await process.ready()}/v1/{path}", headers, body)
 
     @hookimpl
-    def translate_response(self, target: Target, body: bytes) -> Response:
+    def translate_response(self, target: Target, body: bytes, dialect: str) -> Response:
         """A complete answer."""
-        return read_response(target, body)
+        return read_response(target, body, dialect)
 
     @hookimpl
-    def translate_stream(self, target: Target, headers: Mapping[str, str]) -> StreamDecoder:
+    def translate_stream(self, target: Target, headers: Mapping[str, str], dialect: str) -> StreamDecoder:
         """A decoder for one stream."""
-        return stream_decoder(target, headers)
+        return stream_decoder(target, headers, dialect)
 
     @hookimpl
-    def meter_response(self, target: Target, body: bytes) -> Usage | None:
+    def translate_embedding_request(
+        self, request: EmbeddingRequest, target: Target, losses: list[Loss]
+    ) -> bytes | None:
+        """The body of a request for vectors."""
+        return compose_embedding(request, target, losses)
+
+    @hookimpl
+    def translate_embedding_response(self, target: Target, body: bytes) -> EmbeddingResponse:
+        """An answer's vectors."""
+        return read_vectors(target, body)
+
+    @hookimpl
+    def meter_response(self, target: Target, body: bytes, dialect: str) -> Usage | None:
         """What an answer that passes through used."""
-        return count_response(target, body)
+        return count_response(target, body, dialect)
 
     @hookimpl
-    def meter_stream(self, target: Target, headers: Mapping[str, str]) -> StreamMeter | None:
+    def meter_stream(self, target: Target, headers: Mapping[str, str], dialect: str) -> StreamMeter | None:
         """A meter for one stream that passes through."""
-        return stream_meter(target, headers)
+        return stream_meter(target, headers, dialect)
 
     @hookimpl
     def translate_error(self, target: Target, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:

@@ -28,6 +28,9 @@ def serve(settings: dict[str, Any]) -> None:
     parameters.cpuparams.n_threads = settings["threads"]
     parameters.cpuparams_batch.n_threads = settings["threads"]
     parameters.use_jinja = True
+    # Vectors cost nothing until they are asked for. One for the whole text is what callers understand by it.
+    parameters.embedding = True
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(parameters)
     _say({"address": server.listening_address})
     while sys.stdin.read(4096):

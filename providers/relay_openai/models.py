@@ -38,6 +38,11 @@ _EMBEDDING = {**_NO_CHAT, "embeddings": True}
 _PATTERNS: tuple[tuple[str, Mapping[str, bool]], ...] = (
     ("*embed*", _EMBEDDING),
     ("bge-*", _EMBEDDING),
+    ("gte-*", _EMBEDDING),
+    ("e5-*", _EMBEDDING),
+    ("multilingual-e5-*", _EMBEDDING),
+    ("all-minilm*", _EMBEDDING),
+    ("voyage-*", _EMBEDDING),
     ("whisper*", _NO_CHAT),
     ("tts-*", _NO_CHAT),
     ("*-tts*", _NO_CHAT),

@@ -139,16 +139,19 @@ def test_models_are_asked_for_and_read() -> None:
                         "thinking": True,
                     },
                     {"name": "models/embedder", "supportedGenerationMethods": ["embedContent"]},
+                    {"name": "models/imagen", "supportedGenerationMethods": ["predict"]},
                     {"name": "models/plain", "inputTokenLimit": "many"},
                     {"no": "name"},
                 ]
             }
         ).encode()
     )
-    assert [model.id for model in models] == ["gemini-new", "plain"]
+    assert [model.id for model in models] == ["gemini-new", "embedder", "plain"]
     assert (models[0].context_length, models[0].owned_by) == (1_048_576, "google")
     assert models[0].capabilities == {"reasoning": True}
-    assert models[1].context_length is None
+    assert {name for name, can in models[1].capabilities.items() if can} == {"embeddings"}
+    assert models[1].capabilities["chat"] is False
+    assert models[2].context_length is None
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"no"])
