@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
-
-from aiohttp import web
 
 from relay.call import Call
 from relay.dialect import Forward
@@ -21,31 +20,42 @@ from relay.errors import (
     UpstreamTimeout,
 )
 from relay.events import StreamMeter
-from relay.family import Answer, Target, UpstreamRequest
+from relay.family import Target, Transport, UpstreamRequest
 from relay.ir import Loss, Response
 from relay.kit import error_for_status
 from relay.manager import BoundFamily, guarded
 from relay.meter import Meter
+from relay.outlet import Outlet
 from relay.stream import Delivery, bad_arguments, safe_header
-from relay.written import write_answer
 
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "MAX_ANSWER", "MAX_ERROR", "content_type"]
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of a complete answer; images and sound come inside."""
 MAX_ERROR = 1024 * 1024
 """Bytes of an error answer that are looked at."""
 
+NOTHING = Forward(b"")
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 log = logging.getLogger("relay.attempt")
+
+
+def content_type(headers: Mapping[str, str]) -> str:
+    """What an answer that passes through says it is."""
+    return safe_header(headers.get("content-type", "")) or "application/json"
 
 
 class Attempt:
     """Runs once. Raises RelayError only as long as nothing was sent to the client, so that another may be tried."""
 
-    def __init__(self, relay: Relay, call: Call, target: Target, request: web.Request) -> None:
+    most = MAX_ANSWER
+    """Bytes of a complete answer at most."""
+
+    def __init__(self, relay: Relay, call: Call, target: Target, outlet: Outlet) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("an attempt follows the reading of the head")
         self.relay = relay
@@ -53,7 +63,8 @@ class Attempt:
         self.dialect = call.dialect
         self.head = call.head
         self.target = target
-        self.request = request
+        self.outlet = outlet
+        self.forward = NOTHING
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
         self.native = self.dialect.name in target.upstream.dialects
         self.speaks = self.dialect.name if self.native else ""
@@ -61,22 +72,39 @@ class Attempt:
         # What an earlier attempt saw was never shown to the client and is not billed.
         call.count = None
 
-    async def run(self) -> web.StreamResponse:
-        """The client's answer, sent already if it is a stream."""
-        forward = self._forward()
-        headers = self.head.headers if self.native else {}
-        sent = self.family.endpoint(
-            self.target, self.head.operation, forward.body, self.head.stream, headers, self.speaks
-        )
+    async def run(self) -> None:
+        """Bring the answer to the client."""
+        sent = self.prepare()
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)
-        transport = self.family.family.transport or self.relay.transport
-        async with transport.send(sent, self.target.upstream) as answer:
+        async with self.transport.send(sent, self.target.upstream) as answer:
             if not 200 <= answer.status < 300:
-                raise await self._refusal(answer)
-            if not self.head.stream:
-                return await self._whole(answer)
-            return await self._delivery(forward, answer.headers).run(answer)
+                try:
+                    body = await answer.read(MAX_ERROR) if answer.status >= 400 else b""
+                except UpstreamError:
+                    body = b""
+                raise self.refusal(answer.status, answer.headers, body)
+            if self.head.stream:
+                await self.delivery(answer.headers).run(answer)
+            else:
+                self.whole(answer.status, answer.headers, await answer.read(self.most))
+
+    @property
+    def transport(self) -> Transport:
+        """How the upstream is reached."""
+        return self.family.family.transport or self.relay.transport
+
+    def prepare(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
+        """What to send, or what will tell."""
+        self.forward = self._forward()
+        return self.family.endpoint(
+            self.target,
+            self.head.operation,
+            self.forward.body,
+            self.head.stream,
+            self.head.headers if self.native else NO_HEADERS,
+            self.speaks,
+        )
 
     def _forward(self) -> Forward:
         """The body to send: the caller's own bytes if the upstream speaks its dialect, else a translation."""
@@ -109,38 +137,32 @@ class Attempt:
             log.exception("plugin %s failed in endpoint", self.family.plugin)
             raise PluginError(self.family.plugin, f"failed in endpoint ({type(error).__name__})") from error
 
-    async def _refusal(self, answer: Answer) -> UpstreamError:
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """The error that an answer without success means, without our credential in its text."""
-        if answer.status < 400:
-            return UpstreamProtocol(f"the upstream answered with status {answer.status}; redirects are not followed")
-        try:
-            body = await answer.read(MAX_ERROR)
-        except UpstreamError:
-            body = b""
-        error = self.family.translate_error(self.target, answer.status, answer.headers, body)
+        if status < 400:
+            return UpstreamProtocol(f"the upstream answered with status {status}; redirects are not followed")
+        error = self.family.translate_error(self.target, status, headers, body)
         if error is None:
-            error = error_for_status(
-                answer.status, f"the upstream answered with status {answer.status}", answer.headers
-            )
+            error = error_for_status(status, f"the upstream answered with status {status}", headers)
         key = self.target.upstream.api_key
         if key is not None:
             error.message = key.mask(error.message)
         return error
 
-    async def _whole(self, answer: Answer) -> web.StreamResponse:
-        body = await answer.read(MAX_ANSWER)
+    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Count a complete answer and send it on. Raises RelayError if it is none."""
         call = self.call
         meter = call.count = Meter()
         response = None
         if self.native and call.check is None:
             # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
             with contextlib.suppress(PluginError):
-                usage = self.family.meter_response(self.target, answer.headers, body, self.speaks)
+                usage = self.family.meter_response(self.target, headers, body, self.speaks)
                 if usage is not None and usage.input is not None and usage.output is not None:
                     meter.usage = usage
                     meter.complete = True
         if not meter.complete:
-            response = self._read(answer.status, answer.headers, body)
+            response = self._read(status, headers, body)
             meter.complete = True
             if response is not None:
                 meter.whole(response)
@@ -149,8 +171,8 @@ class Attempt:
         self.relay.bill(call)
         self._describe()
         if self.native:
-            content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
-            return write_answer(self.request, call.headers, content_type, body, call.id)
+            self.outlet.answer(call.headers, content_type(headers), body, call.id)
+            return
         if response is None:
             raise AssertionError("a translated answer was read")
         encoded = guarded(
@@ -158,7 +180,7 @@ class Attempt:
             "encode_response",
             lambda: self.dialect.encode_response(response, self.head),
         )
-        return write_answer(self.request, call.headers, "application/json", encoded, call.id)
+        self.outlet.answer(call.headers, "application/json", encoded, call.id)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
         """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""
@@ -176,7 +198,8 @@ class Attempt:
         if fault is not None and self.relay.strict_tools(self.call):
             raise bad_arguments(fault)
 
-    def _delivery(self, forward: Forward, headers: Mapping[str, str]) -> Delivery:
+    def delivery(self, headers: Mapping[str, str]) -> Delivery:
+        """What brings this stream to the client."""
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
@@ -187,8 +210,8 @@ class Attempt:
         return Delivery(
             self.relay,
             self.call,
-            self.request,
-            forward if native else Forward(b""),
+            self.outlet,
+            self.forward if native else NOTHING,
             decoder,
             counter,
             native=native,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from relay.attempt import Attempt
+from relay.attempt import Attempt, content_type
 from relay.call import Call
 from relay.errors import Unavailable, Unsupported, UpstreamError
-from relay.family import Answer
 from relay.manager import guarded
+from relay.outlet import Outlet
 from relay.routing import PublicModel
-from relay.stream import safe_header
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -30,40 +28,42 @@ ABSENT = frozenset({404, 405, 501})
 class CountAttempt(Attempt):
     """Asks one upstream of the caller's own dialect. Its answer passes through, and is neither metered nor billed."""
 
-    async def _whole(self, answer: Answer) -> web.StreamResponse:
-        body = await answer.read(MAX_COUNT)
-        self.call.first_byte = self.relay.clock()
+    most = MAX_COUNT
+
+    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """The answer passes through."""
+        call = self.call
+        call.first_byte = self.relay.clock()
         self._describe()
-        content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
-        return web.Response(body=body, headers={**self.call.headers, SOURCE: "upstream", "Content-Type": content_type})
+        self.outlet.answer({**call.headers, SOURCE: "upstream"}, content_type(headers), body, call.id)
 
 
-async def count_tokens(relay: Relay, call: Call, model: PublicModel, request: web.Request) -> web.StreamResponse:
+async def count_tokens(relay: Relay, call: Call, model: PublicModel, outlet: Outlet) -> None:
     """The count of the target that would get the call. Raises RelayError if that refuses, or cannot be reached."""
     refused: UpstreamError | None = None
     for target in model.targets:
         call.target = target
         if call.dialect is None or call.dialect.name not in target.upstream.dialects:
-            return _estimate(call)
+            return _estimate(call, outlet)
         call.attempts += 1
         try:
-            return await CountAttempt(relay, call, target, request).run()
+            return await CountAttempt(relay, call, target, outlet).run()
         except Unsupported:
-            return _estimate(call)
+            return _estimate(call, outlet)
         except UpstreamError as error:
             if error.upstream_status in ABSENT and error.code == type(error).code:
-                return _estimate(call)
+                return _estimate(call, outlet)
             if not error.retryable:
                 raise
             refused = error
     raise refused or Unavailable(f"the model {model.id!r} has no target")
 
 
-def _estimate(call: Call) -> web.Response:
+def _estimate(call: Call, outlet: Outlet) -> None:
     dialect, head = call.dialect, call.head
     if dialect is None or head is None:
         raise AssertionError("a count follows the reading of the head")
     # A number for a request that would be refused would be no truth either, so it is read as if it were to be sent.
     guarded(f"dialect {dialect.name}", "parse", lambda: call.request)
     body = guarded(f"dialect {dialect.name}", "encode_count", lambda: dialect.encode_count(max(1, head.input_estimate)))
-    return web.Response(body=body, headers={**call.headers, SOURCE: "estimate", "Content-Type": "application/json"})
+    outlet.answer({**call.headers, SOURCE: "estimate"}, "application/json", body, call.id)

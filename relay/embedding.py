@@ -6,17 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from aiohttp import web
-
-from relay.attempt import MAX_ANSWER, Attempt
+from relay.attempt import Attempt, content_type
 from relay.counting import SOURCE
 from relay.errors import NoSuchOperation, PluginError, UpstreamProtocol
-from relay.family import Answer
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Usage
 from relay.manager import guarded
 from relay.meter import Meter
-from relay.stream import safe_header
-from relay.written import write_answer
 
 __all__ = ["EmbeddingAttempt"]
 
@@ -43,23 +38,23 @@ class EmbeddingAttempt(Attempt):
             param="model",
         )
 
-    async def _whole(self, answer: Answer) -> web.StreamResponse:
-        body = await answer.read(MAX_ANSWER)
+    def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Count the vectors' texts and send the vectors on."""
         call = self.call
         meter = call.count = Meter()
         if self.native:
             response = None
-            meter.usage = self._counted(answer, body)
+            meter.usage = self._counted(status, headers, body)
         else:
-            response = self._vectors(answer.status, answer.headers, body)
+            response = self._vectors(status, headers, body)
             meter.usage = _usage(response.usage)
         meter.complete = True
         call.first_byte = self.relay.clock()
         self.relay.bill(call)
         self._describe()
         if response is None:
-            content_type = safe_header(answer.headers.get("content-type", "")) or "application/json"
-            return write_answer(self.request, call.headers, content_type, body, call.id)
+            self.outlet.answer(call.headers, content_type(headers), body, call.id)
+            return
         call.headers[SOURCE] = "estimate" if meter.usage is None else "upstream"
         # Clients of these formats read the count without asking whether there is one.
         response.usage = call.usage
@@ -68,17 +63,15 @@ class EmbeddingAttempt(Attempt):
             "encode_embedding",
             lambda: self.dialect.encode_embedding(response, self.head),
         )
-        return write_answer(self.request, call.headers, "application/json", encoded, call.id)
+        self.outlet.answer(call.headers, "application/json", encoded, call.id)
 
-    def _counted(self, answer: Answer, body: bytes) -> Usage | None:
+    def _counted(self, status: int, headers: Mapping[str, str], body: bytes) -> Usage | None:
         """The tokens of an answer that passes through. A fault of the reader costs its numbers and no more."""
         with contextlib.suppress(PluginError):
-            usage = self.family.meter_response(self.target, answer.headers, body, self.speaks)
+            usage = self.family.meter_response(self.target, headers, body, self.speaks)
             if usage is not None:
                 return _usage(usage)
-            response = self.family.translate_embedding_response(
-                self.target, answer.status, answer.headers, body, self.speaks
-            )
+            response = self.family.translate_embedding_response(self.target, status, headers, body, self.speaks)
             return None if response is None else _usage(response.usage)
         return None
 

@@ -6,14 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from relay.attempt import Attempt
 from relay.call import Call
 from relay.counting import count_tokens
 from relay.embedding import EmbeddingAttempt
 from relay.errors import NoSuchOperation, NotAllowed, RateLimited, Unavailable, UpstreamError
 from relay.limits import Limits, Scope
+from relay.outlet import Outlet
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck, check_definitions
 from relay.store.keys import Key
@@ -43,8 +42,8 @@ class Pipeline:
         self.relay = relay
         self._scopes: dict[tuple[int, str], tuple[Key, PublicModel, Sequence[Scope]]] = {}
 
-    async def run(self, call: Call, request: web.Request) -> web.StreamResponse:
-        """The answer. Raises RelayError if there is none and nothing was sent."""
+    async def run(self, call: Call, outlet: Outlet) -> None:
+        """Bring the answer to the client. Raises RelayError if there is none and nothing was sent."""
         if call.dialect is None or call.head is None:
             raise AssertionError("the pipeline follows the reading of the head")
         model = self.relay.router.resolve(call.head.model)
@@ -56,7 +55,7 @@ class Pipeline:
             if call.head.operation == "count_tokens":
                 # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no
                 # limit.
-                return await count_tokens(self.relay, call, model, request)
+                return await count_tokens(self.relay, call, model, outlet)
             attempt = ATTEMPTS.get(call.head.operation, Attempt)
         if call.head.has_tools:
             tools = call.dialect.tools(call.head)
@@ -69,7 +68,7 @@ class Pipeline:
             call.target = target
             call.attempts += 1
             try:
-                return await attempt(self.relay, call, target, request).run()
+                return await attempt(self.relay, call, target, outlet).run()
             except UpstreamError as error:
                 log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
                 if not error.retryable:

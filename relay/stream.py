@@ -18,14 +18,13 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from aiohttp import HttpVersion11, web
-
 from relay.call import Call
 from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol
 from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.meter import Meter
+from relay.outlet import Outlet
 from relay.secret import Secret
 
 if TYPE_CHECKING:
@@ -56,14 +55,14 @@ class Delivery:
     """One stream on its way from upstream to client; the sink of the upstream's answer.
 
     There is either a decoder, whose events are counted and, unless `native`, encoded again; or a counter, which is all
-    that a native stream needs.
+    that a native stream needs. Whoever feeds it calls `finish` or `fail` in the end, and `close` in any case.
     """
 
     def __init__(
         self,
         relay: Relay,
         call: Call,
-        request: web.Request,
+        outlet: Outlet,
         forward: Forward,
         decoder: StreamDecoder | None,
         counter: StreamMeter | None,
@@ -78,8 +77,7 @@ class Delivery:
         self.call = call
         self.dialect = call.dialect
         self.stream_type = call.head.stream_type or call.dialect.stream_type
-        self.request = request
-        self.protocol = request.protocol
+        self.outlet = outlet
         self.filter = forward.filter
         self.native = native
         self.plugin = plugin
@@ -90,60 +88,32 @@ class Delivery:
         call.count = self.meter
         self.encoder = None if native else call.dialect.stream_encoder(call.head)
         self.strict = call.check is not None and relay.strict_tools(call)
-        self.out: web.StreamResponse | None = None
-        self.chunked = request.version >= HttpVersion11
+        self.opened = False
+        """Whether the head is out: the point of no return."""
         self.held: list[bytes] = []
+        self.size = 0
+        self.rest = b""
+        """The answer's last bytes, which go out together with the end of the body."""
         self.last = b""
         self.quiet = True
         """Whether nothing was sent since the keep-alive timer looked last."""
-        self.timer: asyncio.TimerHandle | None = None
+        self.loop = asyncio.get_running_loop()
+        self.timer = self.loop.call_later(PREAMBLE_SECONDS, self._late)
 
-    async def run(self, answer: Answer) -> web.StreamResponse:
-        """Deliver everything. Raises RelayError if it failed before anything was sent; else returns what was sent."""
+    async def run(self, answer: Answer) -> None:
+        """Deliver everything. Raises RelayError if it failed before anything was sent."""
         pieces = answer.chunks()
         try:
-            if await self._open(pieces):
-                await self._push(answer, pieces)
-            if self.meter.error is not None:
-                # It has passed through to the client in its own bytes.
-                return await self._fail(self.meter.error, said=True)
-            await self._end()
+            await self._pour(answer, pieces)
+            self.finish()
         except RelayError as error:
-            if self.out is None:
-                raise
-            return await self._fail(error)
+            self.fail(error)
+            return
         finally:
-            if self.timer is not None:
-                self.timer.cancel()
-        out = await self._commit()
-        await out.write_eof()
+            self.close()
         await self._drain(pieces)
-        return out
 
-    async def _open(self, pieces: AsyncIterator[bytes]) -> bool:
-        """The preamble: take pieces until there is real output, too much of anything, or too long a wait.
-
-        False if that was already the whole answer.
-        """
-        deadline = self.relay.clock() + PREAMBLE_SECONDS
-        size = 0
-        while True:
-            try:
-                async with asyncio.timeout(max(0.0, deadline - self.relay.clock())):
-                    piece = await anext(pieces, None)
-            except TimeoutError:
-                await self._commit()
-                return True
-            if piece is None:
-                return False
-            data, go_on = self._work(piece)
-            self.held.append(data)
-            size += len(data)
-            if self.meter.begun or self.meter.complete or size > PREAMBLE_BYTES:
-                await self._commit()
-                return go_on
-
-    async def _push(self, answer: Answer, pieces: AsyncIterator[bytes]) -> None:
+    async def _pour(self, answer: Answer, pieces: AsyncIterator[bytes]) -> None:
         # Asked for by name: to compare with a protocol costs as much as twenty pieces.
         pump: Callable[[Sink], Awaitable[None]] | None = getattr(answer, "pump", None)
         if pump is not None:
@@ -156,22 +126,35 @@ class Delivery:
             if not go_on:
                 return
 
+    def close(self) -> None:
+        """Nothing more will come."""
+        self.timer.cancel()
+
     # The sink
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
         data, go_on = self._work(piece)
-        if data:
-            self._send(data)
+        if not go_on:
+            self.rest = data
+        elif self.opened:
+            if data:
+                self._send(data)
+        else:
+            # The preamble: held back until there is real output, or too much of anything, or too long a wait.
+            self.held.append(data)
+            self.size += len(data)
+            if self.meter.begun or self.size > PREAMBLE_BYTES:
+                self._open()
         return go_on
 
     def full(self) -> bool:
         """Whether the client is slower than the upstream."""
-        return self.protocol.writing_paused
+        return self.outlet.full()
 
     async def drain(self) -> None:
         """Wait for the client."""
-        await self.request.writer.drain()
+        await self.outlet.drain()
 
     def _work(self, piece: bytes) -> tuple[bytes, bool]:
         """Count, judge, translate: what goes to the client, and whether more is expected.
@@ -206,7 +189,7 @@ class Delivery:
 
     def _told(self, error: RelayError) -> bool:
         """Whether the bytes that are about to pass through tell of the error themselves, in the caller's dialect."""
-        return self.native and self.out is not None and not isinstance(error, UpstreamProtocol)
+        return self.native and self.opened and not isinstance(error, UpstreamProtocol)
 
     def _masked(self, error: RelayError) -> RelayError:
         if self.secret is not None and isinstance(error, UpstreamError):
@@ -238,20 +221,20 @@ class Delivery:
         self.meter.begun = True
 
     def _send(self, data: bytes) -> None:
-        """Write one chunk straight to the client's transport, under aiohttp's response, whose head is out already."""
-        transport = self.request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
         self.last = data
         self.quiet = False
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self.outlet.send(data)
 
     # The end
 
-    async def _end(self) -> None:
-        """The upstream has ended its stream, or its last event was seen."""
+    def finish(self) -> None:
+        """The upstream has ended its stream, or its last event was seen: end the client's. Raises RelayError."""
         events: list[Event] = []
         meter = self.meter
+        if meter.error is not None:
+            # It has passed through to the client in its own bytes.
+            self._fail(meter.error, said=True)
+            return
         if not meter.complete:
             if self.counter is not None:
                 self.counter.close()
@@ -267,13 +250,16 @@ class Delivery:
                 self._check()
         if self.call.check is not None and self.call.tools is None:
             self._judge()
+        data = self.rest
         if self.encoder is not None:
-            data = self.encoder.encode(events) if events else b""
+            data += self.encoder.encode(events) if events else b""
+        elif self.filter is not None:
+            data += self.filter.close()
+        if self.opened:
+            self.outlet.end(data)
         else:
-            data = self.filter.close() if self.filter is not None else b""
-        await self._commit()
-        if data:
-            self._send(data)
+            self.held.append(data)
+            self._open(end=True)
 
     def _judge(self) -> str | None:
         return self.call.judge(self.meter.calls()) if isinstance(self.meter, Meter) else None
@@ -282,36 +268,30 @@ class Delivery:
         if (fault := self._judge()) is not None:
             raise bad_arguments(fault)
 
-    async def _commit(self) -> web.StreamResponse:
-        """The point of no return: status and headers go out, with whatever was held back."""
-        if self.out is not None:
-            return self.out
-        headers = {
-            **self.call.headers,
-            "Content-Type": self.stream_type,
-            "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",
-        }
+    def _open(self, *, end: bool = False) -> None:
+        """The point of no return: status and headers go out, with whatever was held back, and with the `end`."""
+        self.timer.cancel()
+        self.opened = True
+        headers = {**self.call.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         if self.call.check is not None:
             headers["x-relay-tool-arguments"] = "see-usage"
-        self.out = out = web.StreamResponse(headers=headers)
-        if self.chunked:
-            out.enable_chunked_encoding()
-        await out.prepare(self.request)
-        held = b"".join(self.held)
+        held = self.held[0] if len(self.held) == 1 else b"".join(self.held)
         self.held.clear()
         if held:
             self.last = held
             self.call.first_byte = self.relay.clock()
-        # aiohttp keeps the head back until the first write, so this one goes through it, whatever it holds.
-        await out.write(held)
         self.quiet = False
-        if self.dialect.keep_alive:
+        self.outlet.open(headers, self.stream_type, self.call.id, held, end=end)
+        if self.dialect.keep_alive and not end:
             self._arm(self.relay.settings.server.keep_alive_seconds / 2)
-        return out
+
+    def _late(self) -> None:
+        """The preamble has taken its time: from here on the client sees that there is somebody."""
+        with contextlib.suppress(ConnectionError):
+            self._open()
 
     def _arm(self, seconds: float) -> None:
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._keep_alive)
+        self.timer = self.loop.call_later(seconds, self._keep_alive)
 
     def _keep_alive(self) -> None:
         """Twice in the time that silence may last: was anything sent since? If not, send the dialect's nothing.
@@ -335,19 +315,23 @@ class Delivery:
     def _between_events(self) -> bool:
         return not self.native or not self.last or self.last.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
-    async def _fail(self, error: RelayError, *, said: bool = False) -> web.StreamResponse:
-        """Tell the client in its own dialect, unless it was `said`, then end the body without its last chunk."""
+    def fail(self, error: RelayError) -> None:
+        """Tell the client in its own dialect, then end the body without its last chunk. Before the head: raises."""
+        if not self.opened:
+            raise error
+        self._fail(error)
+
+    def _fail(self, error: RelayError, *, said: bool = False) -> None:
         self.call.failed(error)
-        out = await self._commit()
         with contextlib.suppress(ConnectionError):
+            if self.rest:
+                self._send(self.rest)
             if not said and self.call.head is not None:
                 knows = self._writer()
                 encoder = knows if isinstance(knows, TellsFailure) else self.dialect.stream_encoder(self.call.head)
                 gap = b"" if self._between_events() else b"\n\n"
                 self._send(gap + encoder.failure(error))
-            if self.request.transport is not None:
-                self.request.transport.close()
-        return out
+        self.outlet.cut()
 
     async def _drain(self, pieces: AsyncIterator[bytes]) -> None:
         """Read the end of the upstream's body, which makes its connection usable for the next call."""

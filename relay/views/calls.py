@@ -12,6 +12,7 @@ from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
 from relay.middleware import DIALECT
+from relay.outlet import Outlet, Written
 from relay.views.auth import authenticate
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class CallView:
                 raise
             except Exception as error:
                 raise failed(f"dialect {dialect.name}", "peek", error) from error
-            return await relay.pipeline.run(call, request)
+            outlet = Outlet.of(request)
+            await relay.pipeline.run(call, outlet)
+            return Written(outlet)
         except RelayError as error:
             call.failed(error)
             raise

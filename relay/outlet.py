@@ -1,0 +1,144 @@
+"""The client's end of a call: answers and streams, written straight to its connection.
+
+aiohttp builds a response out of several objects and two dictionaries before it writes the same few lines, and wraps
+each chunk of a stream in three calls. This writes them at once. Errors and everything that is not a call's answer go
+aiohttp's way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+from aiohttp import HttpVersion, HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
+
+__all__ = ["Outlet", "Written"]
+
+LINE = "\r\n"
+_REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
+
+@lru_cache(maxsize=1)
+def _standing(second: int) -> str:
+    """The header lines that all answers of one second have, but for the request's id."""
+    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: i8relay\r\nX-Content-Type-Options: nosniff\r\n"
+
+
+class Outlet:
+    """Where one call's answer goes. Header names and values must be printable ASCII (see `relay.stream.safe_header`).
+
+    Everything raises ConnectionResetError once the client has gone. Nothing waits: `full` says when it is time to.
+    """
+
+    __slots__ = ("_protocol", "chunked", "keep_alive")
+
+    def __init__(self, protocol: BaseProtocol, version: HttpVersion, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self.chunked = version >= HttpVersion11
+        """False for HTTP/1.0, where a stream ends with its connection."""
+        self.keep_alive = keep_alive
+
+    @classmethod
+    def of(cls, request: web.BaseRequest) -> Outlet:
+        """The outlet of a request that aiohttp handles."""
+        return cls(request.protocol, request.version, request.keep_alive)
+
+    def write(self, data: bytes) -> None:
+        """Bytes as they are."""
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        transport.write(data)
+
+    def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
+        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        if not self.keep_alive:
+            lines.append("Connection: close\r\n")
+        elif not self.chunked:
+            lines.append("Connection: keep-alive\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def answer(
+        self, headers: Mapping[str, str], content_type: str, body: bytes, request_id: str, status: int = 200
+    ) -> None:
+        """A complete answer."""
+        start = "HTTP/1.1 200 OK" if status == 200 else f"HTTP/1.1 {status} {_REASONS.get(status, '')}"
+        line = (
+            f"{start}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
+        )
+        self.write(self._head(status, [line], headers) + body)
+
+    def open(
+        self, headers: Mapping[str, str], content_type: str, request_id: str, first: bytes, *, end: bool = False
+    ) -> None:
+        """The head of a stream, its first bytes if there are any, and its `end` if those are all."""
+        if not self.chunked:
+            self.keep_alive = False
+        line = (
+            f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+            f"{'Transfer-Encoding: chunked' + LINE if self.chunked else ''}"
+            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
+        )
+        self.write(self._head(200, [line], headers) + (self._chunk(first) if first else b"") + self._last(end))
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
+
+    def _last(self, end: bool) -> bytes:
+        return b"0\r\n\r\n" if end and self.chunked else b""
+
+    def send(self, data: bytes) -> None:
+        """More of a stream. Must not be empty, which would be its end."""
+        # `write` and `_chunk`, written out: this runs for every piece of every stream.
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def end(self, data: bytes = b"") -> None:
+        """The last of a stream, and its proper end."""
+        if data or self.chunked:
+            self.write((self._chunk(data) if data else b"") + self._last(end=True))
+
+    def cut(self) -> None:
+        """End a stream so that nobody can take it for complete: without its last chunk."""
+        self.keep_alive = False
+        if self._protocol.transport is not None:
+            self._protocol.transport.close()
+
+    def full(self) -> bool:
+        """Whether the client reads more slowly than it is written to."""
+        return self._protocol.writing_paused
+
+    async def drain(self) -> None:
+        """Wait until the client has read on. Raises ConnectionError if it has gone."""
+        await self._protocol._drain_helper()
+
+
+class Written(web.StreamResponse):
+    """What a handler returns once its answer is on its way: nothing is left to be done."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        # The parent's state describes an answer that is still to be built; there is none.
+        self._outlet = outlet
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection stays open."""
+        return self._outlet.keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """The head is out already."""
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """So is the body, or it is on its way to a client that reads slowly."""
+        if self._outlet.full():
+            await self._outlet.drain()
