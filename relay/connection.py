@@ -55,28 +55,36 @@ class Reader(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection. The parser calls its `on_...` methods."""
+    """One connection. The parser calls its `on_...` attributes, most of which are methods of lists and dictionaries:
+    that spares a Python function for each header, each chunk and each beginning of an answer."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.exchange: Reader | None = None
         self.idle_since = 0.0
         self.reusable = True
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._fields: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._bodies: list[bytes] = []
+        self._due: list[None] = []
         self._headless = True
+        self._complete = False
         self._until_close = False
+        self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
         self.on_body: Callable[[bytes], None] = self._bodies.append
-        """What the parser calls for each piece of the body: a list's own method, for one read may hold hundreds."""
+        self.on_message_begin: Callable[[], None] = self._due.pop
+        """Takes one of the answers that are due. If none is, the bytes are of an answer that nobody asked for, and the
+        error that this raises ends the connection: they must never meet the next request."""
         # Last, because the parser looks for the methods that it will call when it is made.
         self._parser: Any = httptools.HttpResponseParser(self)
 
     def begin(self, exchange: Reader) -> None:
         """Take the connection for one exchange."""
         self.exchange = exchange
-        self._bodies.clear()
+        self._due.append(None)
+        self._head_bytes = 0
         self._headless = True
+        self._complete = False
         self._until_close = False
 
     def write(self, head: bytes, body: bytes) -> None:
@@ -116,12 +124,33 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._deliver()
-            context = error.__context__
-            self._fail(context if isinstance(context, UpstreamError) else _invalid())
+            self._failed(error)
             return
         if self._bodies:
             self._deliver()
+        if self._complete:
+            # Only now: whoever uses the connection next must find that nothing came behind the answer.
+            self._complete = False
+            if self.exchange is not None:
+                self.exchange.end()
+        elif self._headless or self._fields:
+            # In a head, or among trailers.
+            self._head_bytes += len(data)
+            if len(self._fields) > HEAD_FIELDS or (self._headless and self._head_bytes > HEAD_BYTES):
+                self._fail(UpstreamProtocol("the head of the upstream's answer is too large"))
+
+    def _failed(self, error: Exception) -> None:
+        """The parser cannot go on."""
+        self._deliver()
+        self.reusable = False
+        if self._complete and self.exchange is not None:
+            # What was asked for is there; only what follows it is wrong.
+            self._complete = False
+            self.exchange.end()
+            self.abort()
+            return
+        context = error.__context__
+        self._fail(context if isinstance(context, UpstreamError) else _invalid())
 
     def _deliver(self) -> None:
         """Hand over what one read held of the body, as one piece however many chunks it came in."""
@@ -159,43 +188,36 @@ class Connection(asyncio.Protocol):
 
     # httptools
 
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        self._fields.clear()
-        self._head_bytes = 0
-        if self.exchange is None or self.exchange.ended:
-            # Nobody asked: these bytes must never meet the next request.
-            self.abort()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field; of a trailer too."""
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > HEAD_BYTES or len(self._fields) >= HEAD_FIELDS:
-            raise UpstreamProtocol("the head of the upstream's answer is too large")
-        if self._headless:
-            self._fields.append((name, value))
-
     def on_headers_complete(self) -> None:
         """The head is there; one with a status below 200 only announces another."""
+        fields = self._fields
         status = self._parser.get_status_code()
         if status == 101 or not 100 <= status < 600:
             raise _invalid()
-        if status < 200 or self.exchange is None:
+        if status < 200:
+            self._due.append(None)
+            fields.clear()
             return
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in self._fields:
-            name, value = _name(raw_name), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if len(fields) > HEAD_FIELDS:
+            raise UpstreamProtocol("the head of the upstream's answer is too large")
+        if self.exchange is None:
+            return
+        headers = {_names.get(name) or _name(name): value.decode("latin-1") for name, value in fields.items()}
+        fields.clear()
         self._headless = False
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
         self.exchange.begin(status, headers)
 
     def on_message_complete(self) -> None:
         """The answer is complete."""
-        if self.exchange is not None and not self._headless:
-            self._deliver()
-            self.reusable = self.reusable and self._parser.should_keep_alive()
-            self.exchange.end()
+        if self._headless:
+            return
+        # Here, for what comes behind it belongs to nobody.
+        self._deliver()
+        self._fields.clear()
+        self._complete = True
+        if self.reusable:
+            self.reusable = self._parser.should_keep_alive()
 
 
 def _invalid() -> UpstreamProtocol:

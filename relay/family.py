@@ -157,7 +157,7 @@ class Answer(Protocol):
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Names in lower case; of several of one name the last."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises UpstreamProtocol if it is longer than `limit` bytes or breaks off."""

@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "errors ir paths secret settings table toml version written store.writer",
+        "errors ir outlet paths secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
