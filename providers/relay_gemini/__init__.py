@@ -1,4 +1,4 @@
-"""The family `gemini`: the Gemini API, at the vendor's own address or any server that speaks it.
+"""The Gemini API: the dialect `gemini`, and the family `gemini` with every server that speaks it.
 
 Settings of an upstream's `options` table:
 
@@ -13,19 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from relay import Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
+from relay import Dialect, Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
-from relay.events import StreamDecoder
-from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response
+from relay.events import StreamDecoder, StreamMeter
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay_gemini import errors
+from relay_gemini.dialect import GenerateContent
 from relay_gemini.embedding import embedding_body, embedding_response
 from relay_gemini.endpoint import endpoint_of
 from relay_gemini.models import listing_of
 from relay_gemini.request import body_of
-from relay_gemini.response import response_of
+from relay_gemini.response import count_of, response_of
+from relay_gemini.skim import ContentMeter
 from relay_gemini.stream import DIALECT, GeminiDecoder
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "GenerateContent"]
 
 FAMILY = Family(
     "gemini",
@@ -59,6 +61,12 @@ def relay_families() -> Sequence[Family]:
 
 
 @hookimpl
+def relay_dialects() -> Sequence[Dialect]:
+    """The dialect `gemini`."""
+    return [GenerateContent()]
+
+
+@hookimpl
 def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
     """A `generateContent` body."""
     return body_of(request, target, losses)
@@ -66,7 +74,7 @@ def translate_request(request: Request, target: Target, losses: list[Loss]) -> b
 
 @hookimpl
 def endpoint(target: Target, operation: str, body: bytes, stream: bool) -> UpstreamRequest:
-    """`models/NAME:generateContent` or its streaming twin, with the relay's key."""
+    """`models/NAME:generateContent`, its streaming twin or `:countTokens`, with the relay's key."""
     return endpoint_of(target, operation, body, stream)
 
 
@@ -80,6 +88,18 @@ def translate_response(body: bytes) -> Response:
 def translate_stream() -> StreamDecoder:
     """A decoder for one stream."""
     return GeminiDecoder()
+
+
+@hookimpl
+def meter_response(body: bytes) -> Usage | None:
+    """What an answer that passes through used."""
+    return count_of(body)
+
+
+@hookimpl
+def meter_stream() -> StreamMeter:
+    """A meter for one stream that passes through."""
+    return ContentMeter()
 
 
 @hookimpl

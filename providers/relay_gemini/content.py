@@ -10,14 +10,12 @@ from urllib.parse import urlsplit
 from relay import kit
 from relay.errors import BadParameter, Unsupported
 from relay.ir import Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
+from relay_gemini.foreign import UNSIGNED
 from relay_gemini.stream import DIALECT
 
 __all__ = ["ContentWriter"]
 
 Wire = dict[str, Any]
-
-UNSIGNED = "skip_thought_signature_validator"
-"""What the vendor lets stand for a signature that is not there, as with calls that another model made."""
 
 FILES = "https://generativelanguage.googleapis.com/v1beta/"
 """Where `files/...` ids of this vendor live."""

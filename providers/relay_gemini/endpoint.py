@@ -15,6 +15,7 @@ VERSION = "v1beta"
 METHODS = {
     ("generate", False): ":generateContent",
     ("generate", True): ":streamGenerateContent?alt=sse",
+    ("count_tokens", False): ":countTokens",
     ("embeddings", False): ":batchEmbedContents",
 }
 _VERSIONED = re.compile(r"/v\d+\w*$", re.ASCII)

@@ -6,7 +6,7 @@ from typing import Any
 
 from relay.ir import StopKind
 
-__all__ = ["STOP_KINDS", "block_reason", "finish_reason", "is_audio"]
+__all__ = ["BLOCK_REASONS", "FINISH_REASONS", "STOP_KINDS", "block_reason", "finish_reason", "is_audio"]
 
 _FINISH = (
     "FINISH_REASON_UNSPECIFIED",
@@ -45,6 +45,10 @@ STOP_KINDS: dict[str, StopKind] = {
     "MISSING_THOUGHT_SIGNATURE": "error",
 }
 """What each finish reason means to everyone. Those not listed are `other`."""
+
+FINISH_REASONS = frozenset(_FINISH) | STOP_KINDS.keys()
+BLOCK_REASONS = frozenset(_BLOCK)
+"""The vendor's own words."""
 
 
 def finish_reason(value: Any) -> str | None:

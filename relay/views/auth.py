@@ -41,7 +41,12 @@ def _token(request: web.Request, parameter: str) -> str:
     """The one key of a request: in its headers, or in the parameter of its query that has this name."""
     headers = request.headers
     usual = headers.getall("Authorization", ())
-    if not parameter and len(usual) == 1 and usual[0].startswith("Bearer sk-") and not any(name in headers for name in KEY_HEADERS):
+    if (
+        len(usual) == 1
+        and usual[0].startswith("Bearer sk-")
+        and not parameter
+        and not any(name in headers for name in KEY_HEADERS)
+    ):
         return usual[0][7:].strip()
     found = {value for name in KEY_HEADERS for value in headers.getall(name, ()) if value}
     for value in usual:

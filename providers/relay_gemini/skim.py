@@ -1,0 +1,104 @@
+"""Counting streams that pass through: each object is parsed, and of it only what counts is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay import kit
+from relay.errors import RelayError, UpstreamError, UpstreamProtocol
+from relay.ir import Usage
+from relay_gemini.enums import block_reason, finish_reason
+from relay_gemini.errors import error_of, find_error
+from relay_gemini.framing import ObjectDecoder
+from relay_gemini.usage import usage_of
+
+__all__ = ["ContentMeter"]
+
+
+class ContentMeter:
+    """A `StreamMeter` of response objects. It comes to the same end as the decoder, without building any events."""
+
+    __slots__ = ("_blocked", "_objects", "_reasons", "_seen", "begun", "complete", "error", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.complete = False
+        self.begun = False
+        self.error: RelayError | None = None
+        self._objects = ObjectDecoder()
+        self._reasons: dict[int, str | None] = {}
+        self._blocked = False
+        self._seen = 0.0
+
+    @property
+    def seen(self) -> float:
+        """Output tokens seen so far, estimated."""
+        return self._seen
+
+    def feed(self, data: bytes, /) -> None:
+        """The next bytes."""
+        if self.error is not None:
+            return
+        try:
+            self._read(self._objects.feed(data))
+        except UpstreamError as error:
+            self.error = error
+
+    def close(self) -> None:
+        """The end of the bytes: there is no closing event, so only now it is known whether all candidates ended."""
+        if self.error is not None:
+            return
+        try:
+            self._read(self._objects.flush())
+            if (not self._reasons and not self._blocked) or None in self._reasons.values():
+                raise UpstreamProtocol("the upstream's stream ended before a finishReason")
+        except UpstreamError as error:
+            self.error = error
+            return
+        self.complete = self.begun = True
+
+    def _read(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            try:
+                value = kit.loads(frame)
+            except ValueError:
+                raise UpstreamProtocol("a piece of the upstream's stream is not JSON") from None
+            for entry in value if isinstance(value, list) else [value]:
+                if not isinstance(entry, dict):
+                    raise UpstreamProtocol("a piece of the upstream's stream is not a JSON object")
+                self._object(entry)
+
+    def _object(self, value: dict[str, Any]) -> None:
+        error = find_error(value)
+        if error is not None:
+            raise error_of(error)
+        candidates = value.get("candidates")
+        for place, entry in enumerate(candidates if isinstance(candidates, list) else ()):
+            if isinstance(entry, dict):
+                number = entry.get("index")
+                self._candidate(number if type(number) is int else place, entry)
+        feedback = value.get("promptFeedback")
+        if isinstance(feedback, dict) and block_reason(feedback.get("blockReason")) is not None:
+            self._blocked = True
+        metadata = value.get("usageMetadata")
+        if isinstance(metadata, dict):
+            usage = usage_of(metadata)
+            if usage.input is not None or usage.output is not None:
+                self.usage = usage
+
+    def _candidate(self, number: int, entry: dict[str, Any]) -> None:
+        self._reasons[number] = finish_reason(entry.get("finishReason")) or self._reasons.get(number)
+        content = entry.get("content")
+        parts = content.get("parts") if isinstance(content, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                self._part(part)
+
+    def _part(self, part: dict[str, Any]) -> None:
+        words, call = part.get("text"), part.get("functionCall")
+        if isinstance(words, str):
+            self._seen += len(words) / 4 if words.isascii() else kit.estimate_tokens(words)
+            self.begun = self.begun or bool(words)
+        elif isinstance(call, dict):
+            self._seen += len(kit.dumps(call.get("args") or call.get("partialArgs") or {})) / 4
+            self.begun = True
