@@ -205,12 +205,17 @@ def dialects() -> str:
         speaking = [family.name for family in (bound.family for bound in plugins().families.values())]
         native = [one for one in speaking if name in plugins().families[one].family.dialects]
         paths = (
-            ", ".join(code(f"POST {route.path}") for route in served[name].routes if route.method == "POST")
+            ", ".join(code(f"POST {shown(route.path)}") for route in served[name].routes if route.method == "POST")
             if name in served
             else ""
         )
         rows.append((code(name), title, paths or "not served yet", ", ".join(native) if name in served else ""))
     return table(("Dialect", "API", "Paths", "Passes through untouched to"), rows)
+
+
+def shown(path: str) -> str:
+    """A route's path for readers: of a parameter with a pattern its name, or the first of the words that fit."""
+    return re.sub(r"\{\w+:(\w+)(?:\|\w+)*\}", r"\1", path).replace(":.+}", "}")
 
 
 def families() -> str:
@@ -246,9 +251,15 @@ def routes() -> str:
     app = web.Application()
     add_routes(app, SimpleNamespace(plugins=plugins()))  # type: ignore[arg-type]
     rows: dict[tuple[str, str], str] = {}
+    paths = {
+        web.DynamicResource(route.path).canonical: shown(route.path)
+        for dialect in plugins().dialects.values()
+        for route in dialect.routes
+        if "{" in route.path
+    }
     for route in app.router.routes():
         if route.method != "HEAD" and route.resource is not None:
-            path = route.resource.canonical
+            path = paths.get(route.resource.canonical, route.resource.canonical)
             rows[route.method, path] = meaning(route.method, path)
     return table(("Method", "Path", "Answers"), [(method, code(path), text) for (method, path), text in rows.items()])
 
@@ -264,7 +275,7 @@ def meaning(method: str, path: str) -> str:
         (name, route.operation)
         for name, dialect in plugins().dialects.items()
         for route in dialect.routes
-        if (route.method, route.path) == (method, path)
+        if (route.method, shown(route.path)) == (method, path)
     ]
     name, operation = found[0]
     return f"{OPERATIONS[operation]} in the dialect `{name}`"
