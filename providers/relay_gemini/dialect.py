@@ -29,19 +29,21 @@ from relay_gemini.stream import DIALECT
 __all__ = ["GenerateContent"]
 
 VERSIONS = ("v1beta", "v1")
+TUNED = "tunedModels"
+"""The collection whose name belongs to the names of its models."""
 _LABELLED = LABEL.encode()
 
 
 def _routes() -> tuple[Route, ...]:
-    """The model's name may hold slashes; tuned models have a collection of their own, which belongs to the name."""
+    """Of the versions the first has lists of models of its own; those of the other share a path with other dialects."""
     found = []
     for version in VERSIONS:
-        for model in (f"/{version}/models/{{model:.+}}", f"/{version}/{{model:tunedModels/.+}}"):
-            found += [
-                Route("POST", f"{model}:generateContent"),
-                Route("POST", f"{model}:{{stream:streamGenerateContent}}", query=("alt",)),
-                Route("POST", f"{model}:countTokens", "count_tokens"),
-            ]
+        model = f"/{version}/{{collection:models|tunedModels}}/{{model:.+}}"
+        found += [
+            Route("POST", f"{model}:generateContent"),
+            Route("POST", f"{model}:{{stream:streamGenerateContent}}", query=("alt",)),
+            Route("POST", f"{model}:countTokens", "count_tokens"),
+        ]
     found += [Route("GET", "/v1beta/models", "models"), Route("GET", "/v1beta/models/{id:.+}", "model")]
     return tuple(found)
 
@@ -63,7 +65,10 @@ class GenerateContent(Dialect):
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. No header of the caller's passes."""
         data = read_object(raw)
-        model = check_model(word(path.get("model"), "model"))
+        model = word(path.get("model"), "model")
+        if path.get("collection") == TUNED:
+            model = f"{TUNED}/{model}"
+        check_model(model)
         if data.get("model") is not None:
             # The URL counts. An upstream might think otherwise.
             data = read_body(raw)
