@@ -37,6 +37,7 @@ DIALECTS = {
     "openai-chat": "Chat Completions",
     "openai-responses": "Responses",
     "openai-embeddings": "Embeddings",
+    "openai-completions": "Completions (legacy)",
     "anthropic-messages": "Messages",
     "gemini": "generateContent",
 }

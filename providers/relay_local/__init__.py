@@ -1,7 +1,7 @@
 """The family `local`: a model in a child process of the relay, reached over loopback.
 
-The server inside is llama.cpp's, which speaks Chat Completions and Embeddings, so `relay_openai` reads and writes them;
-what is new here is the process: started with the relay, started again if it died, ended with the relay.
+The server inside is llama.cpp's, which speaks Chat Completions, Completions and Embeddings, so `relay_openai` reads and
+writes them; what is new here is the process: started with the relay, started again if it died, ended with the relay.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ CAN = {"chat": True, "completion": True, "streaming": True, "structured_output":
 PATHS: Mapping[tuple[str, str], str] = {
     ("generate", ""): "chat/completions",
     ("generate", "openai-chat"): "chat/completions",
+    ("generate", "openai-completions"): "completions",
     ("embeddings", ""): "embeddings",
     ("embeddings", "openai-embeddings"): "embeddings",
 }
@@ -58,7 +59,7 @@ class Local:
         return [
             Family(
                 "local",
-                dialects=frozenset({"openai-chat", "openai-embeddings"}),
+                dialects=frozenset({"openai-chat", "openai-embeddings", "openai-completions"}),
                 hosts=[host] if available() else [],
                 capabilities=CAN,
                 options=frozenset({"model", "name", "context", "slots", "threads"}),

@@ -1,5 +1,6 @@
-"""Chat Completions, Responses and Embeddings: the dialects `openai-chat`, `openai-responses` and `openai-embeddings`,
-and the family `openai`, which is every host that is compatible with the first; some speak the others too."""
+"""Chat Completions, Responses, Embeddings and legacy Completions: the dialects `openai-chat`, `openai-responses`,
+`openai-embeddings` and `openai-completions`, and the family `openai`, which is every host that is compatible with the
+first; some speak the others too."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from relay import Dialect, Family, Model, ModelListing, Target, Upstream, Upstre
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
+from relay_openai.completions.dialect import OpenAICompletions
 from relay_openai.compose import compose_request
 from relay_openai.dialect import OpenAIChat
 from relay_openai.embeddings.compose import compose_request as compose_embedding
@@ -26,7 +28,7 @@ from relay_openai.family import (
 )
 from relay_openai.responses.dialect import OpenAIResponses
 
-__all__ = ["OpenAIChat", "OpenAIEmbeddings", "OpenAIResponses"]
+__all__ = ["OpenAIChat", "OpenAICompletions", "OpenAIEmbeddings", "OpenAIResponses"]
 
 
 @hookimpl
@@ -37,8 +39,8 @@ def relay_families() -> Sequence[Family]:
 
 @hookimpl
 def relay_dialects() -> Sequence[Dialect]:
-    """The dialects `openai-chat`, `openai-responses` and `openai-embeddings`."""
-    return [OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings()]
+    """The dialects `openai-chat`, `openai-responses`, `openai-embeddings` and `openai-completions`."""
+    return [OpenAIChat(), OpenAIResponses(), OpenAIEmbeddings(), OpenAICompletions()]
 
 
 @hookimpl

@@ -23,7 +23,7 @@ from relay_openai.body import (
     read_stream,
 )
 from relay_openai.encoder import ChatEncoder, error_body
-from relay_openai.metering import UsageFilter, WholeEvents, ask_for_usage, asks_for_usage
+from relay_openai.metering import asks_for_usage, metered
 from relay_openai.request import parse_function, parse_request, parse_tool
 from relay_openai.response import encode_response
 from relay_openai.wire import DIALECT
@@ -78,12 +78,7 @@ class OpenAIChat(Dialect):
     def forward(self, head: Head, target: Target) -> Forward:
         """The caller's bytes, but for the model's name and the wish to count tokens."""
         body = splice_model(head.raw, head.data, target.model)
-        if not head.stream:
-            return Forward(body)
-        if asks_for_usage(head.data) or not target.upstream.options.get("include_usage", True):
-            return Forward(body, WholeEvents())
-        data = head.data if target.model == head.model else {**head.data, "model": target.model}
-        return Forward(ask_for_usage(body, data), UsageFilter())
+        return metered(body, head, target) if head.stream else Forward(body)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, in the new and in the old form."""

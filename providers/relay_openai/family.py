@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from relay import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
+from relay import Family, Model, ModelListing, Secret, Target, Upstream, UpstreamRequest
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder
 from relay.ir import EmbeddingResponse, Response, Usage
 from relay.kit import loads, upstream_json
 from relay.skim import SkimmingMeter
+from relay_openai.completions.reader import TextReader, completions_meter, decode_text
+from relay_openai.completions.wire import DIALECT as COMPLETIONS
 from relay_openai.embeddings.answer import count_answer, decode_answer
 from relay_openai.embeddings.wire import DIALECT as EMBEDDINGS
 from relay_openai.fault import upstream_error
 from relay_openai.hosts import OPTIONS, known_hosts, placeholders
 from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
+from relay_openai.reader import Reader
 from relay_openai.response import decode_response
 from relay_openai.responses.response import decode_response as decode_responses
 from relay_openai.responses.skim import responses_meter
@@ -36,19 +40,25 @@ _PATHS: Mapping[tuple[str, str], str] = {
     ("generate", ""): "chat/completions",
     ("generate", DIALECT): "chat/completions",
     ("generate", RESPONSES): "responses",
+    ("generate", COMPLETIONS): "completions",
     ("embeddings", ""): "embeddings",
     ("embeddings", EMBEDDINGS): "embeddings",
 }
 """Path by operation and dialect, below the base URL."""
-_MOVED: Mapping[str, str] = {"embeddings": "embeddings_path"}
+_MOVED: Mapping[str, str] = {"completions": "completions_path", "embeddings": "embeddings_path"}
 """The option that gives another path in place of one of these."""
+_READERS: Mapping[str, Callable[[dict[str, Any], bytes, Secret | None], Response]] = {
+    RESPONSES: decode_responses,
+    COMPLETIONS: decode_text,
+}
+"""Who reads a complete answer, by dialect; Chat Completions, where nobody is named."""
 
 
 def family() -> Family:
     """The family with all its known hosts."""
     return Family(
         "openai",
-        dialects=frozenset((DIALECT, RESPONSES, EMBEDDINGS)),
+        dialects=frozenset((DIALECT, RESPONSES, EMBEDDINGS, COMPLETIONS)),
         # Nearly every server that calls itself compatible has these two, and few have more.
         usual_dialects=frozenset((DIALECT, EMBEDDINGS)),
         hosts=known_hosts(),
@@ -140,12 +150,14 @@ def stream_meter(target: Target, headers: Mapping[str, str], dialect: str = "") 
         return None
     if dialect == RESPONSES:
         return responses_meter(ResponsesDecoder(secret=target.upstream.api_key, fill=False))
+    if dialect == COMPLETIONS:
+        return completions_meter(_chat_decoder(target, TextReader()))
     return chat_meter(_chat_decoder(target))
 
 
 def read_response(target: Target, body: bytes, dialect: str = "") -> Response:
     """A complete answer as a hub value."""
-    read = decode_responses if dialect == RESPONSES else decode_response
+    read = _READERS.get(dialect, decode_response)
     return read(upstream_json(body), body, target.upstream.api_key)
 
 
@@ -160,13 +172,17 @@ def stream_decoder(target: Target, headers: Mapping[str, str], dialect: str = ""
     if dialect == RESPONSES:
         events = ResponsesDecoder(secret=secret)
         return WholeDecoder(secret, events, decode_responses) if _is_whole(headers) else events
+    if dialect == COMPLETIONS:
+        texts = _chat_decoder(target, TextReader())
+        return WholeDecoder(secret, texts, decode_text) if _is_whole(headers) else texts
     decoder = _chat_decoder(target)
     return WholeDecoder(secret, decoder) if _is_whole(headers) else decoder
 
 
-def _chat_decoder(target: Target) -> ChatDecoder:
+def _chat_decoder(target: Target, reader: Reader | None = None) -> ChatDecoder:
     upstream = target.upstream
-    return ChatDecoder(finish_reason=upstream.options.get("finish_reason", True), secret=upstream.api_key)
+    finish_reason = upstream.options.get("finish_reason", True)
+    return ChatDecoder(finish_reason=finish_reason, secret=upstream.api_key, reader=reader)
 
 
 def _is_whole(headers: Mapping[str, str]) -> bool:

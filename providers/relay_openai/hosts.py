@@ -19,6 +19,7 @@ OPTIONS: Mapping[str, str] = {
     "default_path": "Path that belongs to a base_url which was given without any.",
     "default_port": "Port of a base_url that was given with neither port nor path.",
     "models_path": 'Where the model list is below base_url, or with a leading slash below its host; "" if nowhere.',
+    "completions_path": "Where legacy completions are, written in the same way, if not at completions below base_url.",
     "embeddings_path": "Where embeddings are, written in the same way, if not at embeddings below base_url.",
     "include_usage": "false for a host that refuses stream_options.",
     "finish_reason": "false for a host whose streams never say why the model stopped.",

@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 
+from relay import Forward, Head, Target
 from relay.kit import EVENT_END, SseDecoder, WholeEvents, dumps
 
-__all__ = ["UsageFilter", "WholeEvents", "ask_for_usage", "asks_for_usage"]
+__all__ = ["UsageFilter", "WholeEvents", "ask_for_usage", "asks_for_usage", "metered"]
 
 _ASKED = b'"stream_options":{"include_usage":true}'
 _HOLDER = re.compile(rb'"stream_options"(\s*:\s*)\{(\s*\})?')
@@ -45,6 +46,14 @@ def ask_for_usage(raw: bytes, data: Mapping[str, Any]) -> bytes:
             return candidate
     # Spelled with escapes, or not an object: nothing to keep byte for byte then.
     return dumps(wanted)
+
+
+def metered(body: bytes, head: Head, target: Target) -> Forward:
+    """A stream's request with the wish to count tokens, and the filter that goes with it."""
+    if asks_for_usage(head.data) or not target.upstream.options.get("include_usage", True):
+        return Forward(body, WholeEvents())
+    data = head.data if target.model == head.model else {**head.data, "model": target.model}
+    return Forward(ask_for_usage(body, data), UsageFilter())
 
 
 def _candidates(raw: bytes) -> list[bytes]:

@@ -21,18 +21,20 @@ from relay_openai.wire import DIALECT, FINISH_WORDS, own_fields
 __all__ = ["decode_response", "encode_response"]
 
 
-def decode_response(body: dict[str, Any], raw: bytes, secret: Secret | None = None) -> Response:
+def decode_response(
+    body: dict[str, Any], raw: bytes, secret: Secret | None = None, reader: Reader | None = None
+) -> Response:
     """The answer that `body` (parsed from `raw`) holds.
 
-    Raises UpstreamError if it tells of an error, UpstreamProtocol if it is not a chat completion.
+    Raises UpstreamError if it tells of an error, UpstreamProtocol if it is not a completion.
     """
     if is_fault(body):
         raise upstream_error(body, raw, None, {}, secret)
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise UpstreamProtocol("the upstream's answer is not a chat completion: it has no choices")
+        raise UpstreamProtocol("the upstream's answer is not a completion: it has no choices")
     events: list[Event] = []
-    reader = Reader(whole=True)
+    reader = reader or Reader(whole=True)
     reader.read(body, events)
     reader.finish(events)
     fold = Fold()

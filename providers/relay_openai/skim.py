@@ -19,9 +19,9 @@ def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
     return SkimmingMeter(decoder, chunk_mould)
 
 
-def chunk_mould(event: bytes) -> Mould | None:
+def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:
     """The mould of a chunk with one text and neither a finish reason nor a count; None for any other."""
-    texts = list(_TEXT.finditer(event))
+    texts = list(text.finditer(event))
     if not event.startswith(b"data:") or event.count(b"\n") != 2 or len(texts) != 1 or _NULL.search(event):
         return None
     start, end = texts[0].span(1)

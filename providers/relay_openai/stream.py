@@ -30,9 +30,11 @@ class ChatDecoder:
 
     __slots__ = ("_frames", "_over", "_reader", "_secret", "_silent")
 
-    def __init__(self, *, finish_reason: bool = True, secret: Secret | None = None) -> None:
+    def __init__(
+        self, *, finish_reason: bool = True, secret: Secret | None = None, reader: Reader | None = None
+    ) -> None:
         self._frames = SseDecoder()
-        self._reader = Reader()
+        self._reader = reader or Reader()
         self._over = False
         self._silent = not finish_reason
         self._secret = secret

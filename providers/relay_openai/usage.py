@@ -32,6 +32,9 @@ def decode_usage(raw: Any) -> Usage | None:
     inside = _details(raw, "prompt_tokens_details")
     outside = _details(raw, "completion_tokens_details")
     total = token_count(raw.get("total_tokens"))
+    if completion is None and prompt is not None and total is not None and total >= prompt:
+        # A side that is empty is left out by the format's inventor, and only the sum tells.
+        completion = total - prompt
     if raw.keys() <= _USUAL and prompt is not None and completion is not None and total == prompt + completion:
         # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
         return Usage(

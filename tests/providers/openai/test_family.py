@@ -42,7 +42,12 @@ def endpoint(
     return relay_openai.endpoint(to, operation, b"{}", stream, headers or {}, dialect)
 
 
-PATHS = {"openai-chat": "chat/completions", "openai-responses": "responses", "openai-embeddings": "embeddings"}
+PATHS = {
+    "openai-chat": "chat/completions",
+    "openai-responses": "responses",
+    "openai-embeddings": "embeddings",
+    "openai-completions": "completions",
+}
 
 
 def test_the_plugin_offers_one_family_that_speaks_all_its_dialects() -> None:
@@ -65,6 +70,9 @@ def test_a_server_that_nobody_knows_is_taken_to_speak_chat_and_embeddings_only()
     speaking = {host.name for host in family.hosts if "openai-responses" in (host.dialects or ())}
     assert {"openai", "azure", "openrouter", "groq", "xai", "llamacpp", "vllm", "lmstudio", "ollama"} == speaking
     without = {h.name for h in family.hosts if "openai-embeddings" not in upstream_of(family, h, KEY, {}).dialects}
+    texts = {host.name for host in family.hosts if "openai-completions" in (host.dialects or ())}
+    assert {"openai", "azure", "deepseek", "together", "fireworks", "openrouter", "vllm", "llamacpp", "ollama"} < texts
+    assert not {"groq", "mistral", "perplexity", "moonshot"} & texts
     assert without == {"deepseek", "moonshot", "minimax", "stepfun", "inception", "groq", "cerebras", "poe"}
 
 
@@ -73,6 +81,17 @@ def test_each_dialect_has_its_own_path() -> None:
         operation = "embeddings" if dialect == "openai-embeddings" else "generate"
         assert endpoint(target(), operation=operation, dialect=dialect).url == f"https://u.test/v1/{path}"
     assert endpoint(target(), operation="embeddings").url == "https://u.test/v1/embeddings"
+
+
+def test_a_host_may_have_a_path_elsewhere() -> None:
+    hosts = {host.name: host for host in known_hosts({})}
+    for name, operation, dialect, url in (
+        ("deepseek", "generate", "openai-completions", "https://api.deepseek.com/beta/completions"),
+        ("deepseek", "generate", "openai-chat", "https://api.deepseek.com/v1/chat/completions"),
+        ("perplexity", "embeddings", "openai-embeddings", "https://api.perplexity.ai/v1/embeddings"),
+    ):
+        to = target(hosts[name].base_url, options=hosts[name].options)
+        assert endpoint(to, operation=operation, dialect=dialect).url == url
 
 
 @pytest.mark.parametrize("base_url", ["https://u.test/v1", "https://u.test/v1/"])
