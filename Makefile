@@ -2,6 +2,7 @@
 # make demo   the whole loop once, without a human
 # make test   set up and run all tests that need nothing outside this repository
 # make lint types docs check
+# make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
 # make bench-guard  fails if a call costs a tenth more than is written down; counts, and needs no quiet machine
 
@@ -9,8 +10,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+TRAFFIC ?=
 
-.PHONY: run demo test lint types docs format check bench bench-guard bench-features clean
+.PHONY: run demo test lint types docs format check conformance bench bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -36,6 +38,9 @@ format: $(VENV)/.test
 	@$(BIN)/ruff format .
 
 check: lint types docs test
+
+conformance: $(VENV)/.test
+	@$(BIN)/python tests/replay/conformance.py $(TRAFFIC) $(ARGS)
 
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -11,7 +11,6 @@ from relay.errors import UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay_openai.completions.dialect import OpenAICompletions
-from relay_openai.compose import compose_request
 from relay_openai.dialect import OpenAIChat
 from relay_openai.embeddings.compose import compose_request as compose_embedding
 from relay_openai.embeddings.dialect import OpenAIEmbeddings
@@ -25,6 +24,7 @@ from relay_openai.family import (
     read_vectors,
     stream_decoder,
     stream_meter,
+    translated,
 )
 from relay_openai.responses.dialect import OpenAIResponses
 
@@ -45,8 +45,8 @@ def relay_dialects() -> Sequence[Dialect]:
 
 @hookimpl
 def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
-    """The body of a Chat Completions request."""
-    return compose_request(request, target, losses)
+    """The body of a Chat Completions request; of a Responses request where the host speaks nothing else."""
+    return translated(request, target, losses)
 
 
 @hookimpl

@@ -1,4 +1,8 @@
-"""The upstream family `openai`: every host that takes Chat Completions, some of which speak Responses too."""
+"""The upstream family `openai`: every host that takes Chat Completions, some of which speak Responses too.
+
+Where the relay translates, hosts are asked in Chat Completions; those that are configured to speak Responses and
+nothing else are asked in that.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,12 @@ from urllib.parse import quote, urlencode, urlsplit
 from relay import Family, Model, ModelListing, Secret, Target, Upstream, UpstreamRequest
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder
-from relay.ir import EmbeddingResponse, Response, Usage
+from relay.ir import EmbeddingResponse, Loss, Request, Response, Usage
 from relay.kit import loads, upstream_json
 from relay.skim import SkimmingMeter
 from relay_openai.completions.reader import TextReader, completions_meter, decode_text
 from relay_openai.completions.wire import DIALECT as COMPLETIONS
+from relay_openai.compose import compose_request
 from relay_openai.embeddings.answer import count_answer, decode_answer
 from relay_openai.embeddings.wire import DIALECT as EMBEDDINGS
 from relay_openai.fault import upstream_error
@@ -24,6 +29,7 @@ from relay_openai.listing import parse_models
 from relay_openai.models import capabilities_of
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
+from relay_openai.responses.compose import compose_request as compose_responses
 from relay_openai.responses.response import decode_response as decode_responses
 from relay_openai.responses.skim import responses_meter
 from relay_openai.responses.stream import ResponsesDecoder
@@ -34,10 +40,17 @@ from relay_openai.stream import ChatDecoder, WholeDecoder
 from relay_openai.usage import decode_usage
 from relay_openai.wire import DIALECT
 
-__all__ = ["endpoint_of", "family", "models_listing", "read_error", "read_response", "stream_decoder"]
+__all__ = [
+    "endpoint_of",
+    "family",
+    "models_listing",
+    "read_error",
+    "read_response",
+    "stream_decoder",
+    "translated",
+]
 
 _PATHS: Mapping[tuple[str, str], str] = {
-    ("generate", ""): "chat/completions",
     ("generate", DIALECT): "chat/completions",
     ("generate", RESPONSES): "responses",
     ("generate", COMPLETIONS): "completions",
@@ -47,6 +60,22 @@ _PATHS: Mapping[tuple[str, str], str] = {
 """Path by operation and dialect, below the base URL."""
 _MOVED: Mapping[str, str] = {"completions": "completions_path", "embeddings": "embeddings_path"}
 """The option that gives another path in place of one of these."""
+
+
+def spoken(target: Target, dialect: str) -> str:
+    """The format in which a host is asked: the caller's `dialect` where nothing is translated, else its own."""
+    if dialect:
+        return dialect
+    dialects = target.upstream.dialects
+    return RESPONSES if RESPONSES in dialects and DIALECT not in dialects else DIALECT
+
+
+def translated(request: Request, target: Target, losses: list[Loss]) -> bytes:
+    """The body of a request in the host's own format."""
+    compose = compose_responses if spoken(target, "") == RESPONSES else compose_request
+    return compose(request, target, losses)
+
+
 _READERS: Mapping[str, Callable[[dict[str, Any], bytes, Secret | None], Response]] = {
     RESPONSES: decode_responses,
     COMPLETIONS: decode_text,
@@ -112,7 +141,7 @@ def endpoint_of(
     target: Target, operation: str, body: bytes, stream: bool, headers: Mapping[str, str], dialect: str = ""
 ) -> UpstreamRequest | None:
     """Where the body goes; None for an operation that this family does not have."""
-    path = _PATHS.get((operation, dialect))
+    path = _PATHS.get((operation, spoken(target, dialect) if operation == "generate" else dialect))
     if path is None:
         return None
     url, own = _prepared(target, path, stream)
@@ -157,8 +186,13 @@ def stream_meter(target: Target, headers: Mapping[str, str], dialect: str = "") 
 
 def read_response(target: Target, body: bytes, dialect: str = "") -> Response:
     """A complete answer as a hub value."""
-    read = _READERS.get(dialect, decode_response)
-    return read(upstream_json(body), body, target.upstream.api_key)
+    format_ = spoken(target, dialect)
+    read = _READERS.get(format_, decode_response)
+    response = read(upstream_json(body), body, target.upstream.api_key)
+    if not dialect and not response.choices:
+        message = "the upstream answers in the background, where only clients of its own format can find it"
+        raise UpstreamError(message, code="upstream_background", retryable=False)
+    return response
 
 
 def read_vectors(target: Target, body: bytes) -> EmbeddingResponse:
@@ -169,7 +203,7 @@ def read_vectors(target: Target, body: bytes) -> EmbeddingResponse:
 def stream_decoder(target: Target, headers: Mapping[str, str], dialect: str = "") -> StreamDecoder:
     """A decoder for the form in which the host really answers, which is not always the one it was asked for."""
     secret = target.upstream.api_key
-    if dialect == RESPONSES:
+    if spoken(target, dialect) == RESPONSES:
         events = ResponsesDecoder(secret=secret)
         return WholeDecoder(secret, events, decode_responses) if _is_whole(headers) else events
     if dialect == COMPLETIONS:

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from tests.replay.recording import Exchange, Group, played
+from tests.replay.recording import Recordings, load
 from tests.replay.stage import Stage, staged
 
 
 @pytest.fixture(scope="session")
-def recordings(traffic: Any) -> dict[Group, list[Exchange]]:
-    """Everything that is played, by file and form."""
-    return played(traffic)
+def recordings(traffic: Any) -> Recordings:
+    """Everything that is recorded."""
+    return load(Path(traffic.folder))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -1,28 +1,24 @@
-"""One relay between an upstream that plays recordings and the official SDK."""
+"""One relay between an upstream that plays recordings and the official SDKs."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import httpx2
-import openai
 from aiohttp.test_utils import TestServer
-from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from relay.app import RELAY, Relay, create_app
 from relay.config import read_text
 from relay.store import UsageRow
 from tests.flow.fake import LAST_CHUNK, FakeUpstream, Seen, Step, chunk
-from tests.replay.reading import Said, arguments
+from tests.replay.client import Client, Heard, Tape
+from tests.replay.clients import CLIENTS
+from tests.replay.reading import silent
 from tests.replay.recording import Exchange
 
 CONFIG = """
@@ -42,6 +38,12 @@ base_url = "{url}/v1"
 api_key = "sk-replay-silent"
 options = {{ finish_reason = false }}
 
+[upstreams.responses]
+family = "openai"
+base_url = "{url}/v1"
+api_key = "sk-replay-responses"
+dialects = ["openai-responses"]
+
 [upstreams.messages]
 family = "anthropic"
 base_url = "{url}"
@@ -57,12 +59,21 @@ MODEL = """
 targets = ["{name}/upstream-{name}"]
 price = {{ input = 1.0, output = 2.0 }}
 """
-UPSTREAMS = {"openai-chat": "chat", "anthropic-messages": "messages", "gemini": "gemini"}
-PATHS = {
+UPSTREAMS = {
+    "openai-chat": "chat",
+    "openai-responses": "responses",
+    "anthropic-messages": "messages",
+    "gemini": "gemini",
+}
+SILENT = "silent"
+"""The upstream for hosts whose streams never say why the model stopped."""
+PATHS: Mapping[tuple[str, bool], str] = {
     ("chat", False): "/v1/chat/completions",
     ("chat", True): "/v1/chat/completions",
-    ("silent", False): "/v1/chat/completions",
-    ("silent", True): "/v1/chat/completions",
+    (SILENT, False): "/v1/chat/completions",
+    (SILENT, True): "/v1/chat/completions",
+    ("responses", False): "/v1/responses",
+    ("responses", True): "/v1/responses",
     ("messages", False): "/v1/messages",
     ("messages", True): "/v1/messages",
     ("gemini", False): "/v1beta/models/upstream-gemini:generateContent",
@@ -71,56 +82,7 @@ PATHS = {
 NANO_PER_INPUT = 1000
 NANO_PER_OUTPUT = 2000
 """The prices above in nano-dollars per token."""
-QUESTION = {"role": "user", "content": "Please go on."}
 LISTING = {"object": "list", "data": [], "models": [], "has_more": False}
-SILENT = frozenset({"snowflake"})
-"""Hosts whose streams never say why the model stopped: they are configured with the option made for that."""
-
-
-@dataclass
-class Tape:
-    """An answer of the relay as it came over the wire."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    whole: bool = False
-    """Whether the body ended as HTTP says it must."""
-    sent: bytes = b""
-
-
-class TapedStream(httpx2.AsyncByteStream):
-    """Copies what passes."""
-
-    def __init__(self, inner: httpx2.AsyncByteStream, tape: Tape) -> None:
-        self._inner = inner
-        self._tape = tape
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._inner:
-            self._tape.body += piece
-            yield piece
-        self._tape.whole = True
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-class Taping(httpx2.AsyncHTTPTransport):
-    """The SDK's own transport, with a tape."""
-
-    def __init__(self) -> None:
-        super().__init__(retries=0)
-        self.tape = Tape()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        tape = self.tape = Tape(sent=request.content)
-        response = await super().handle_async_request(request)
-        tape.status = response.status_code
-        tape.headers = {name.lower(): value for name, value in response.headers.items()}
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = TapedStream(response.stream, tape)
-        return response
 
 
 @dataclass
@@ -128,16 +90,26 @@ class Played:
     """One exchange as the client and the upstream saw it."""
 
     exchange: Exchange
+    client: Client
     upstream: str
-    streamed: bool
-    tape: Tape
-    seen: list[Seen]
-    error: openai.APIError | None = None
-    """What the SDK raised. Nothing else may come out of it: a client catches the SDK's errors and no others."""
-    choices: dict[int, Said] = field(default_factory=dict)
-    usage: Any = None
+    request: dict[str, object]
+    tape: Tape = field(default_factory=Tape)
+    seen: list[Seen] = field(default_factory=list)
+    error: Exception | None = None
+    """What the SDK raised."""
+    heard: Heard = field(default_factory=Heard)
     logged: list[str] = field(default_factory=list)
     """What the relay reported meanwhile as a fault of its own."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the client asked for a stream."""
+        return self.client.streams(self.request)
+
+    @property
+    def native(self) -> bool:
+        """Whether client and upstream speak the same dialect."""
+        return self.client.dialect == self.exchange["dialect"]
 
 
 class ErrorLog(logging.Handler):
@@ -157,69 +129,33 @@ class Stage:
     def __init__(self, relay: Relay, upstream: FakeUpstream, url: str, key: str) -> None:
         self.relay = relay
         self.upstream = upstream
-        self.transport = Taping()
         self.errors = ErrorLog()
-        client = httpx2.AsyncClient(transport=self.transport, timeout=30)
-        self.sdk = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=client)
+        self.clients = {dialect: client(url, key) for dialect, client in CLIENTS.items()}
 
     async def play(
-        self, exchange: Exchange, script: Sequence[Step] | None = None, *, without: Sequence[str] = ()
+        self, dialect: str, exchange: Exchange, script: Sequence[Step] | None = None, *, without: Sequence[str] = ()
     ) -> Played:
-        """Let the upstream answer `exchange` (or play `script` instead) and read what the client gets.
+        """Let the upstream answer `exchange` (or play `script` instead) and read what a client of `dialect` gets.
 
         `without` are fields that the client's request does not have, whatever was recorded.
         """
-        name = "silent" if exchange["family"] in SILENT else UPSTREAMS[exchange["dialect"]]
-        body = request_for(exchange, f"replay-{name}")
+        client = self.clients[dialect]
+        name = SILENT if silent(exchange) else UPSTREAMS[exchange["dialect"]]
+        body = client.request(exchange, f"replay-{name}")
         for field_name in without:
             body.pop(field_name, None)
-        streamed = bool(body.get("stream"))
         before = len(self.upstream.seen)
         steps = answer_of(exchange) if script is None else script
         self.upstream.answer = lambda _: steps
-        played = Played(exchange, name, streamed, Tape(), [])
+        played = Played(exchange, client, name, body)
         try:
-            if streamed:
-                await self._stream(body, played)
-            else:
-                answer = await self.sdk.post("/chat/completions", body=body, cast_to=ChatCompletion)
-                for choice in answer.choices:
-                    read_message(played.choices.setdefault(choice.index, Said()), choice)
-                played.usage = answer.usage
-        except openai.APIError as error:
+            await client.ask(body, played.heard)
+        except client.errors as error:
             played.error = error
-        played.tape = self.transport.tape
+        played.tape = client.transport.tape
         played.logged, self.errors.lines = self.errors.lines, []
         played.seen = self.upstream.seen[before:]
         return played
-
-    async def _stream(self, body: dict[str, Any], played: Played) -> None:
-        stream: AsyncStream[ChatCompletionChunk] = await self.sdk.post(
-            "/chat/completions",
-            body=body,
-            cast_to=ChatCompletion,
-            stream=True,
-            stream_cls=AsyncStream[ChatCompletionChunk],
-        )
-        spelled: dict[tuple[int, int], list[str]] = {}
-        async for piece in stream:
-            for choice in piece.choices or ():
-                said = played.choices.setdefault(choice.index, Said())
-                said.finish = choice.finish_reason or said.finish
-                delta: Any = choice.delta
-                if delta is None:
-                    continue
-                said.text += delta.content if isinstance(delta.content, str) else ""
-                said.refusal += delta.refusal or ""
-                said.reasoning += (delta.model_extra or {}).get("reasoning_content") or ""
-                for call in delta.tool_calls or ():
-                    known = spelled.setdefault((choice.index, call.index), ["", ""])
-                    if call.function is not None:
-                        known[0] += call.function.name or ""
-                        known[1] += call.function.arguments or ""
-            played.usage = piece.usage or played.usage
-        for (index, _), (name, text) in sorted(spelled.items()):
-            played.choices[index].calls.append((name, arguments(text)))
 
     async def settled(self) -> None:
         """Wait until no call is under way: a client has its answer a moment before the relay writes its row."""
@@ -241,30 +177,6 @@ class Stage:
                 found.setdefault(row.request_id, []).append(row)
             before, count = rows[-1].id, count - len(rows)
         return found
-
-
-def read_message(said: Said, choice: Any) -> None:
-    """A complete choice as the SDK shows it."""
-    message = choice.message
-    said.finish = choice.finish_reason
-    said.text = message.content if isinstance(message.content, str) else ""
-    said.refusal = message.refusal or ""
-    said.reasoning = (message.model_extra or {}).get("reasoning_content") or ""
-    for call in message.tool_calls or ():
-        function = getattr(call, "function", None)
-        if function is not None:
-            said.calls.append((function.name, arguments(function.arguments)))
-
-
-def request_for(exchange: Exchange, model: str) -> dict[str, Any]:
-    """The recorded request under another model's name; for other dialects one of the same form."""
-    recorded = exchange["request_body"]
-    if exchange["dialect"] == "openai-chat" and isinstance(recorded, dict):
-        return {**recorded, "model": model}
-    body: dict[str, Any] = {"model": model, "messages": [QUESTION]}
-    if exchange["streaming"]:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return body
 
 
 CUTS = (0.31, 0.5, 0.83)
@@ -303,7 +215,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
     """A stage with everything running."""
     upstream = FakeUpstream(models=LISTING)
     await upstream.start()
-    names = (*UPSTREAMS.values(), "silent")
+    names = (*UPSTREAMS.values(), SILENT)
     text = CONFIG.format(url=upstream.url) + "".join(MODEL.format(name=name) for name in names)
     app = await create_app(read_text(text, "replay.toml", {}), database=folder / "replay.db")
     relay = app[RELAY]
@@ -317,18 +229,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
         yield stage
     finally:
         logging.getLogger().removeHandler(stage.errors)
-        await stage.sdk.close()
+        for client in stage.clients.values():
+            await client.close()
         await server.close()
         await upstream.stop()
-
-
-def envelope(tape: Tape) -> Any:
-    """The error object of an answer; None if it is not exactly one."""
-    try:
-        value = json.loads(tape.body)
-    except ValueError:
-        return None
-    error = value.get("error") if isinstance(value, dict) else None
-    if not isinstance(error, dict) or value.keys() != {"error"}:
-        return None
-    return error if error.keys() == {"message", "type", "param", "code"} else None

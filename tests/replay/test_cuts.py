@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -14,18 +13,21 @@ from relay.events import Event, Failure, MessageStop, StreamDecoder
 from relay.meter import Meter
 from relay_anthropic.stream import MessagesDecoder
 from relay_gemini.stream import GeminiDecoder
+from relay_openai.responses.stream import ResponsesDecoder
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 from tests.flow.fake import Step, chunk
-from tests.replay.reading import ENDED, FRAME, read
-from tests.replay.recording import Exchange, Group
-from tests.replay.stage import SILENT, Played, Stage, envelope, head_of
-from tests.replay.verdict import FAILED
+from tests.replay.clients import CLIENTS
+from tests.replay.reading import ENDED, failure, read, silent
+from tests.replay.recording import Exchange, Recordings
+from tests.replay.said import FRAME
+from tests.replay.stage import Played, Stage, head_of
 
 pytestmark = pytest.mark.shared
 
 DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "openai-chat": ChatDecoder,
+    "openai-responses": ResponsesDecoder,
     "anthropic-messages": MessagesDecoder,
     "gemini": GeminiDecoder,
 }
@@ -35,13 +37,13 @@ LAST_PART = 100
 STEPS = 30
 
 
-def streams(recordings: dict[Group, list[Exchange]]) -> list[Exchange]:
+def streams(recordings: Recordings) -> list[Exchange]:
     """All good streams that can tell their end, of all dialects."""
     return [
         exchange
-        for (file, streamed), exchanges in sorted(recordings.items())
+        for _, exchanges in sorted(recordings.groups().items())
         for exchange in exchanges
-        if streamed and file not in SILENT and exchange["id"] not in FAILED
+        if exchange["streaming"] and failure(exchange) is None and not silent(exchange)
     ]
 
 
@@ -54,7 +56,7 @@ def places(length: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("dialect", DECODERS)
-def test_a_decoder_tells_of_every_cut(recordings: dict[Group, list[Exchange]], dialect: str) -> None:
+def test_a_decoder_tells_of_every_cut(recordings: Recordings, dialect: str) -> None:
     cuts: Counter[str] = Counter()
     for exchange in streams(recordings):
         if exchange["dialect"] == dialect:
@@ -98,7 +100,7 @@ def cut_everywhere(exchange: Exchange) -> Counter[str]:
 METERED = 12
 
 
-def test_a_meter_and_a_decoder_tell_the_same_of_every_cut(recordings: dict[Group, list[Exchange]]) -> None:
+def test_a_meter_and_a_decoder_tell_the_same_of_every_cut(recordings: Recordings) -> None:
     """Streams that pass through are counted by a meter that reads little of them: it must come to the same end."""
     compared = 0
     for exchange in streams(recordings):
@@ -131,7 +133,7 @@ SAMPLE = 60
 OFFSETS = 12
 
 
-def sample(recordings: dict[Group, list[Exchange]]) -> list[Exchange]:
+def sample(recordings: Recordings) -> list[Exchange]:
     """Short streams that together stand for every file, dialect and tag; and more of them up to `SAMPLE`."""
     seen: set[tuple[str, str]] = set()
     chosen: list[Exchange] = []
@@ -164,16 +166,24 @@ def cut(exchange: Exchange, place: int, framing: str) -> list[Step]:
     return [head, chunk(body) if framing == "chunked" else body, "fin"]
 
 
+UNREADABLE = frozenset({"f7e46dd85ac1ecc7"})
+"""Streams at whose end, behind the answer, their host has an event that the SDK cannot read."""
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_client_is_told_of_every_cut(stage: Stage, recordings: dict[Group, list[Exchange]]) -> None:
+@pytest.mark.parametrize("dialect", CLIENTS)
+async def test_a_client_is_told_of_every_cut(stage: Stage, recordings: Recordings, dialect: str) -> None:
     counts: Counter[str] = Counter()
     chosen = sample(recordings)
     for exchange in chosen:
+        if exchange["id"] in UNREADABLE:
+            continue
         shown: list[tuple[tuple[str, int, str], bool, Played]] = []
         for number, place in enumerate(offsets(exchange["body"])):
             framing = FRAMINGS[number % 3]
             whole = ENDED[exchange["dialect"]](exchange["body"][:place], closed=framing == "close")
-            played = await stage.play(exchange, cut(exchange, place, framing))
+            played = await stage.play(dialect, exchange, cut(exchange, place, framing))
             shown.append(((exchange["id"], place, framing), whole, played))
         rows = await stage.rows(len(shown))
         for where, whole, played in shown:
@@ -181,32 +191,34 @@ async def test_a_client_is_told_of_every_cut(stage: Stage, recordings: dict[Grou
             (row,) = rows[played.tape.headers["x-request-id"]]
             if whole:
                 assert played.error is None, where
-                assert (row.outcome, played.tape.whole) == ("ok", True), where
+                assert row.outcome == "ok", where
+                # One dialect tells a model's own error as a failed answer, at which its clients stop reading.
+                assert played.tape.whole == (played.heard.failed is None), where
+                assert played.heard.failed is None or read(exchange).choices[0].finish == "error", where
             else:
                 told(played, where)
                 assert row.outcome == "upstream_cut", where
-            counts["whole" if whole else type(played.error).__name__] += 1
+            counts["whole" if whole else "told"] += 1
     assert len(chosen) >= SAMPLE
     assert {exchange["family"] for exchange in chosen} == {exchange["family"] for exchange in streams(recordings)}
-    assert counts.total() >= SAMPLE * 10
+    assert counts["told"] >= SAMPLE * 9
     assert counts["whole"] >= 20
 
 
 def told(played: Played, where: tuple[str, int, str]) -> None:
     """The client knows that it was cut: an error answer, or an error event and a body without its end."""
-    assert played.error is not None, where
-    body = played.tape.body
+    assert played.error is not None or played.heard.failed is not None, where
+    body, client = played.tape.body, played.client
     if played.tape.status != 200:
-        assert (played.tape.status, envelope(played.tape) is not None) == (502, True), where
+        assert (played.tape.status, client.envelope(body) is not None) == (502, True), where
         return
     assert not played.tape.whole, where
-    assert b"[DONE]" not in body, where
-    start, _, last = body.rpartition(b'data: {"error":')
-    assert re.fullmatch(rb'\{"message":"[^"]+","type":"api_error",[^{}]+\}\}\n\n', last), where
-    if played.exchange["dialect"] == "openai-chat":
+    start = client.broken_off(body)
+    assert start is not None, where
+    if played.native:
         assert played.exchange["body"].startswith(start.rstrip(b"\r\n")), where
         return
     reading = read(played.exchange)
-    for index, said in played.choices.items():
+    for index, said in played.heard.choices.items():
         assert reading.choices[index].text.startswith(said.text), where
         assert reading.choices[index].reasoning.startswith(said.reasoning), where

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay.store import UsageRow
-from tests.replay.reading import FRAME, Reading, frames, read, words_of
-from tests.replay.recording import Exchange
-from tests.replay.stage import NANO_PER_INPUT, NANO_PER_OUTPUT, PATHS, Played, envelope
+from tests.replay.reading import ENDED, Told, failure, read, waits
+from tests.replay.said import FRAME, Reading, frames
+from tests.replay.stage import NANO_PER_INPUT, NANO_PER_OUTPUT, PATHS, Played
 
 SHOWN = {400: 400, 401: 502, 403: 502, 404: 404, 413: 413, 422: 422, 429: 429, 503: 503, 529: 503}
-"""What a caller gets for each status of the upstream; 502 for all others. 401 and 403 are about the relay's key."""
-
-FAILED = {"7c6ec620a74582ba": 400, "fd33f4461f7d6b61": 502, "fad2fc1338ad5f7e": 502}
-"""Answers with status 200 that hold an error before anything else, and the status it names."""
+"""What a caller gets for each status of the upstream. 401, 402 and 403 are about the relay's own account there."""
 
 ANNOUNCED_WHOLE = "application/json"
 """Streams that are announced as one object are read and written again: what they say must be there, not their bytes."""
 
-OWN = {"7e59534461ab3a04": "max_tokens"}
-"""Requests that the relay refuses by itself, and the parameter: a limit of no tokens. The upstream refused it too."""
+
+def shown_status(status: int | None) -> int:
+    """What a caller gets for an upstream's status."""
+    if status is None:
+        return 502
+    usual = 400 if 400 <= status < 500 and status not in (402, 405, 408, 409) else 502
+    return SHOWN.get(status, usual)
+
+
+@dataclass
+class Verdict:
+    """What became of one exchange."""
+
+    faults: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+    """What is declared to get lost, and did."""
+
+
+def judge(played: Played, rows: list[UsageRow]) -> Verdict:
+    """What is wrong with this exchange, and what it lost as it was to."""
+    return Verdict(faults(played, rows))
 
 
 def faults(played: Played, rows: list[UsageRow]) -> list[str]:
@@ -28,25 +45,28 @@ def faults(played: Played, rows: list[UsageRow]) -> list[str]:
     found = [f"logged: {line}" for line in played.logged]
     if len(rows) != 1:
         return [*found, f"{len(rows)} usage rows"]
-    exchange = played.exchange
-    if exchange["id"] in OWN:
-        return [*found, *own_refusal(played, rows[0])]
+    row, exchange = rows[0], played.exchange
+    told = failure(exchange)
+    if told is not None and not played.seen and row.outcome == "rejected":
+        return [*found, *own_refusal(played, row)]
     if len(played.seen) != 1:
         return [*found, f"the upstream was asked {len(played.seen)} times"]
     request(played, found)
-    if exchange["status"] >= 400 or exchange["id"] in FAILED:
-        refusal(played, rows[0], found)
-    elif played.error is not None:
-        found.append(f"the SDK raised {type(played.error).__name__}: {played.error}")
+    if told is not None:
+        refusal(played, told, row, found)
+    elif not played.native and waits(exchange):
+        expect(found, "status", (played.tape.status, row.status, row.outcome), (502, 502, "upstream_error"))
+    elif exchange["streaming"] and not whole(exchange):
+        cut(played, row, found)
     else:
-        reading = read(exchange)
-        announced = (exchange["response_headers"] or {}).get("content-type")
-        if exchange["dialect"] == "openai-chat" and not (played.streamed and announced == ANNOUNCED_WHOLE):
-            passed(played, found)
-        else:
-            translated(played, reading, found)
-        row(rows[0], played, reading, found)
+        answer(played, row, found)
     return found
+
+
+def whole(exchange: dict[str, Any]) -> bool:
+    """Whether a recorded stream has its end."""
+    body: bytes = exchange["body"]
+    return ENDED[exchange["dialect"]](body, closed=True) or body.lstrip().startswith(b"{")
 
 
 def expect(found: list[str], what: str, got: Any, wanted: Any) -> None:
@@ -63,38 +83,62 @@ def request(played: Played, found: list[str]) -> None:
     """What the upstream got."""
     seen = played.seen[0]
     expect(found, "path", seen.path, PATHS[played.upstream, played.streamed])
-    if played.exchange["dialect"] != "openai-chat":
+    if not played.native:
         return
-    wanted = played.tape.sent.replace(b"replay-" + played.upstream.encode(), b"upstream-" + played.upstream.encode())
-    if played.streamed and not asks(played):
-        value = json.loads(wanted)
-        value["stream_options"] = {**(value.get("stream_options") or {}), "include_usage": True}
-        expect(found, "request", seen.json, value)
-    elif seen.body != wanted:
-        found.append("the request's bytes were changed")
+    client = played.client
+    wanted = client.sent(played.tape, f"replay-{played.upstream}", f"upstream-{played.upstream}")
+    if client.counts(played.request):
+        if seen.body != wanted:
+            found.append("the request's bytes were changed")
+        return
+    value = json.loads(wanted)
+    value["stream_options"] = {**(value.get("stream_options") or {}), "include_usage": True}
+    expect(found, "request", seen.json, value)
 
 
-def asks(played: Played) -> bool:
-    """Whether the client itself asked for token counts."""
-    options = json.loads(played.tape.sent).get("stream_options")
-    return isinstance(options, dict) and options.get("include_usage") is True
+# Good answers.
+
+
+def answer(played: Played, row: UsageRow, found: list[str]) -> None:
+    """An answer that is complete."""
+    exchange = played.exchange
+    announced = (exchange["response_headers"] or {}).get("content-type")
+    if played.native and not (played.streamed and announced == ANNOUNCED_WHOLE):
+        passed(played, found)
+    elif played.error is not None:
+        found.append(f"the SDK raised {type(played.error).__name__}: {played.error}")
+        return
+    else:
+        translated(played, read(exchange), found)
+    if not waits(exchange):
+        billed(row, played, read(exchange), found)
 
 
 def passed(played: Played, found: list[str]) -> None:
-    """Same dialect: the same bytes, but for the count that the client had not asked for."""
+    """Same dialect: the same bytes, but for the count that the client had not asked for.
+
+    What the SDK makes of a host's own bytes is between the two of them.
+    """
     wanted: bytes = played.exchange["body"]
-    if played.streamed and not asks(played):
+    if played.streamed and not played.client.counts(played.request):
         wanted = without_count(wanted)
-    if not played.tape.whole:
-        found.append("the body did not end")
-    if played.tape.body != wanted:
-        place = next(
-            (i for i, (a, b) in enumerate(zip(played.tape.body, wanted, strict=False)) if a != b),
-            min(len(played.tape.body), len(wanted)),
-        )
+    body = played.tape.body
+    if played.error is not None:
+        # Not all of it was read.
+        same = wanted.startswith(body)
+    elif "concatenated" in played.exchange["tags"]:
+        # Several streams behind each other: the first is the answer.
+        same = wanted.startswith(body) and bool(body)
+    else:
+        same = wanted == body
+        if not played.tape.whole:
+            found.append("the body did not end")
+    if not same:
+        place = next((i for i, (a, b) in enumerate(zip(body, wanted, strict=False)) if a != b), -1)
+        place = min(len(body), len(wanted)) if place < 0 else place
         found.append(
-            f"bytes differ at {place} of {len(wanted)} ({len(played.tape.body)} came):"
-            f" {clip(played.tape.body[place : place + 60])} instead of {clip(wanted[place : place + 60])}"
+            f"bytes differ at {place} of {len(wanted)} ({len(body)} came):"
+            f" {clip(body[place : place + 60])} instead of {clip(wanted[place : place + 60])}"
         )
 
 
@@ -120,28 +164,32 @@ def is_count(data: bytes) -> bool:
 def translated(played: Played, reading: Reading, found: list[str]) -> None:
     """Another dialect: everything that it said."""
     expect(found, "status", played.tape.status, 200)
-    if played.streamed and not played.tape.body.endswith(b"data: [DONE]\n\n"):
-        found.append("the stream does not end with [DONE]")
-    expect(found, "choices", sorted(played.choices), sorted(reading.choices))
-    for index, wanted in reading.choices.items():
-        said = played.choices.get(index)
+    heard = played.heard
+    if not played.tape.whole and heard.failed is None:
+        found.append("the body did not end")
+    found += heard.contradictions
+    wanted = played.client.wanted(reading, played.request, streamed=played.streamed)
+    expect(found, "choices", sorted(heard.choices), sorted(wanted.choices))
+    for index, right in wanted.choices.items():
+        said = heard.choices.get(index)
         if said is None:
             continue
-        for name in ("text", "reasoning", "calls", "finish", "refusal"):
-            expect(found, name, getattr(said, name), getattr(wanted, name))
-    counted, usage = reading.counted, played.usage
-    if (counted.input is None and counted.output is None) or (played.streamed and not asks(played)):
-        expect(found, "usage shown", usage, None)
-    elif usage is None:
+        names = ["text", "reasoning", "calls", "finish", "refusal"]
+        if reading.choices and right.refusal is None:
+            names = ["reasoning", "calls", "finish"]
+        for name in names:
+            expect(found, name, getattr(said, name), getattr(right, name))
+    counted = wanted.counted
+    if counted is None:
+        expect(found, "usage shown", heard.counted, None)
+    elif heard.counted is None:
         found.append("no usage was shown")
     else:
-        shown = (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
-        expect(found, "usage shown", shown, (given := counted.input or 0, made := counted.output or 0, given + made))
-        details = usage.prompt_tokens_details
-        expect(found, "cached tokens shown", (details.cached_tokens if details else None) or 0, counted.cached or 0)
+        got = (heard.counted.input, heard.counted.output, heard.counted.cached or 0)
+        expect(found, "usage shown", got, (counted.input or 0, counted.output or 0, counted.cached or 0))
 
 
-def row(row: UsageRow, played: Played, reading: Reading, found: list[str]) -> None:
+def billed(row: UsageRow, played: Played, reading: Reading, found: list[str]) -> None:
     """The usage row of a good answer."""
     expect(found, "outcome", (row.outcome, row.status, row.attempts), ("ok", 200, 1))
     expect(found, "row's target", row.target_model, f"upstream-{played.upstream}")
@@ -157,46 +205,63 @@ def row(row: UsageRow, played: Played, reading: Reading, found: list[str]) -> No
         expect(found, "usage source", row.usage_source, wanted)
 
 
-def refusal(played: Played, row: UsageRow, found: list[str]) -> None:
-    """An error of the upstream's."""
-    exchange = played.exchange
-    status: int = FAILED.get(exchange["id"]) or exchange["status"]
-    wanted: int = SHOWN.get(status, 502)
-    text = said_in_error(exchange).strip()
-    if "API key not valid" in text:
-        wanted, status = 502, 401
-    expect(found, "status", played.tape.status, wanted)
-    if played.error is None:
+# Bad ones.
+
+
+def refusal(played: Played, told: Told, row: UsageRow, found: list[str]) -> None:
+    """An error of the upstream's, as the answer or inside of it."""
+    words, status = told.words.strip(), told.status
+    if "API key not valid" in words:
+        status = 401
+    if played.error is None and played.heard.failed is None:
         found.append("the SDK raised nothing")
-    error = envelope(played.tape)
+    if played.tape.status == 200:
+        inside(played, words, found)
+        expect(found, "outcome", row.outcome, "upstream_error")
+        return
+    wanted = shown_status(status)
+    expect(found, "status", played.tape.status, wanted)
+    error = played.client.envelope(played.tape.body)
     if error is None:
         found.append(f"no error envelope: {clip(played.tape.body)}")
         return
-    if status in (401, 403):
-        expect(found, "error code", error["code"], "upstream_credentials")
-    elif text not in error["message"]:
-        found.append(f"message: {clip(error['message'])} instead of {clip(text)}")
-    if wanted == 429:
-        expect(found, "error type", error["type"], "rate_limit_exceeded")
-    else:
-        expect(found, "error type", error["type"], "invalid_request_error" if wanted < 500 else "api_error")
+    if status in (401, 402, 403):
+        if words and words in error.message:
+            found.append(f"the client is told of the relay's own account: {clip(error.message)}")
+    elif words not in error.message:
+        found.append(f"message: {clip(error.message)} instead of {clip(words)}")
+    expect(found, "error type", error.type, played.client.error_type(wanted))
+    if error.request_id is not None:
+        expect(found, "request id", error.request_id, played.tape.headers["x-request-id"])
     expect(found, "outcome", (row.outcome, row.status), ("upstream_error", wanted))
     expect(found, "usage", (row.usage_source, row.usage, row.cost), ("none", None, 0))
-    expect(found, "error code in the row", row.error_code, error["code"])
+    expect(found, "error code in the row", row.error_code, error.code)
 
 
-def said_in_error(exchange: Exchange) -> str:
-    body: bytes = exchange["body"]
-    if exchange["streaming"]:
-        body = frames(body)[-1][1]
-    return words_of(body)
+def inside(played: Played, words: str, found: list[str]) -> None:
+    """An error behind a beginning that the client has already."""
+    said = played.heard.failed or str(played.error)
+    if not played.streamed:
+        found.append("a whole answer holds an error and is told as a good one")
+    if words not in said:
+        found.append(f"message: {clip(said)} instead of {clip(words)}")
+
+
+def cut(played: Played, row: UsageRow, found: list[str]) -> None:
+    """A stream that was recorded without its end."""
+    if played.error is None and played.heard.failed is None:
+        found.append("a stream that breaks off was told as a whole one")
+    expect(found, "outcome", row.outcome, "upstream_cut")
 
 
 def own_refusal(played: Played, row: UsageRow) -> list[str]:
+    """A request that the relay refuses by itself. The upstream refused it, too."""
     found: list[str] = []
-    error = envelope(played.tape)
+    recorded: int = played.exchange["status"]
+    expect(found, "recorded status", 400 <= recorded < 500, True)
     expect(found, "status", (played.tape.status, row.status), (400, 400))
-    expect(found, "outcome", row.outcome, "rejected")
-    expect(found, "param", error and error["param"], OWN[played.exchange["id"]])
-    expect(found, "requests upstream", len(played.seen), 0)
+    if played.client.envelope(played.tape.body) is None:
+        found.append(f"no error envelope: {clip(played.tape.body)}")
+    if played.error is None:
+        found.append("the SDK raised nothing")
     return found
