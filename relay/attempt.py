@@ -74,7 +74,10 @@ class Attempt:
 
     async def run(self) -> None:
         """Bring the answer to the client."""
-        sent = self.prepare()
+        await self.bring(self.prepare())
+
+    async def bring(self, sent: UpstreamRequest | Awaitable[UpstreamRequest]) -> None:
+        """The same, once it is known what to send."""
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)
         async with self.transport.send(sent, self.target.upstream) as answer:

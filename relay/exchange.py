@@ -13,7 +13,7 @@ from relay.errors import RelayError, UpstreamProtocol, UpstreamTimeout
 from relay.family import Sink, Upstream, UpstreamRequest
 from relay.proxies import Proxy
 
-__all__ = ["Exchange", "Inflater", "Origin", "Pool", "Way"]
+__all__ = ["Exchange", "Inflater", "Listener", "Origin", "Pool", "Way"]
 
 BUFFER_BYTES = 262_144
 """Body bytes that wait for a reader before the upstream is paused."""
@@ -60,11 +60,22 @@ class Pool(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who is told of an exchange instead of waiting for it."""
+
+    def changed(self) -> None:
+        """The head is there, the answer has ended, or it failed: the exchange says which."""
+        ...
+
+
 class Exchange:
     """One request and its answer; what `Transport.send` gives.
 
     As a context it takes a connection, sends, and waits for the answer's head; at its end it gives the connection back
     if the answer was complete, and closes it if not.
+
+    Where a connection is open already there is nothing to wait for, and no coroutine needed: `start` sends, a listener
+    is told of what comes, and `leave` ends it.
     """
 
     __slots__ = (
@@ -73,6 +84,7 @@ class Exchange:
         "_error",
         "_inflate",
         "_limit",
+        "_listener",
         "_paused",
         "_pieces",
         "_pool",
@@ -113,6 +125,73 @@ class Exchange:
         self._raised: BaseException | None = None
         self._inflate: Inflater | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._listener: Listener | None = None
+
+    def start(self, listener: Listener, limit: int) -> bool:
+        """Send at once. False if no connection is open: nothing was sent then. `limit`: bytes of the body kept."""
+        pool, request = self._pool, self._request
+        self._way, head = pool.head(request)
+        connection = pool.idle(self._way)
+        if connection is None:
+            return False
+        self._connection = connection
+        self._listener = listener
+        self._limit = limit
+        connection.begin(self)
+        pool.busy.add(self)
+        self.deadline = pool.loop.time() + self._upstream.first_byte_timeout
+        connection.write(head, request.body)
+        return True
+
+    @property
+    def error(self) -> RelayError | None:
+        """Why there will be no more."""
+        return self._error
+
+    @property
+    def raised(self) -> BaseException | None:
+        """What the sink raised."""
+        return self._raised
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the sink has had enough."""
+        return self._stopped
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more came than is kept."""
+        return 0 < self._limit < self._size
+
+    @property
+    def body(self) -> bytes:
+        """What is there of the body and was not pushed."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def push(self, sink: Sink) -> None:
+        """Give everything to `sink` from here on."""
+        self._limit = 0
+        self._sink = sink
+        while self._pieces and not self._stopped:
+            self._give(sink, self._pieces.popleft())
+        self._size = 0
+
+    def resume(self) -> None:
+        """The sink can take more."""
+        if self._paused:
+            self.deadline = self._pool.loop.time() + self._patience()
+        self._resume()
+
+    def leave_in(self, seconds: float) -> None:
+        """Nobody listens any more; if the answer's end comes in that time, its connection can be used again."""
+        if self.ended or self._error is not None:
+            self.leave()
+            return
+        self._stopped = True
+        self._resume()
+        self._listener = Farewell(self)
+        self.deadline = self._pool.loop.time() + seconds
+        self.moved = False
 
     async def __aenter__(self) -> Exchange:
         pool, request, upstream = self._pool, self._request, self._upstream
@@ -130,14 +209,16 @@ class Exchange:
             if self._error is not None:
                 raise self._error
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Give the connection back if the answer was complete, and close it if not."""
+        self._listener = None
         self._pool.busy.discard(self)
         connection, self._connection = self._connection, None
         if connection is None or self._way is None:
@@ -214,6 +295,7 @@ class Exchange:
         loop = self._pool.loop
         self._waiter = loop.create_future()
         self.deadline = loop.time() + seconds
+        self.moved = False
         try:
             await self._waiter
         finally:
@@ -239,6 +321,8 @@ class Exchange:
                 self.fail(UpstreamProtocol("the upstream's answer is compressed in a way that was not asked for"))
                 return
             self._inflate = Inflater()
+        if self._listener is not None:
+            self.deadline = self._pool.loop.time() + self._patience()
         self._wake()
 
     def data(self, piece: bytes) -> None:
@@ -255,13 +339,17 @@ class Exchange:
                 return
             if not piece:
                 return
-        self._begun = True
+        if not self._begun:
+            self._begun = True
+            if self._listener is not None:
+                self.deadline = self._pool.loop.time() + self._patience()
         sink = self._sink
         if sink is None:
             self._pieces.append(piece)
             self._size += len(piece)
+            self.moved = True
             if self._limit:
-                # `read` wants it all at once, so it is not woken for each piece.
+                # It is wanted all at once, so nobody is woken for each piece.
                 if self._size > self._limit:
                     self._pause()
                     self._wake()
@@ -270,9 +358,11 @@ class Exchange:
                 self._pause()
             self._wake()
             return
-        if self._stopped:
-            return
-        self.moved = True
+        if not self._stopped:
+            self.moved = True
+            self._give(sink, piece)
+
+    def _give(self, sink: Sink, piece: bytes) -> None:
         try:
             go_on = sink.take(piece)
         except BaseException as error:
@@ -326,10 +416,28 @@ class Exchange:
             self._paused = True
             if self._connection is not None:
                 self._connection.pause()
+            if self._listener is not None:
+                # It is the client's turn; the upstream owes nothing meanwhile.
+                self.deadline = NEVER
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._listener is not None:
+            self._listener.changed()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class Farewell:
+    """Listens for nothing but the end."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def changed(self) -> None:
+        """That was it."""
+        self._exchange.leave()
 
 
 class Inflater:

@@ -12,7 +12,7 @@ from relay.dialect import Dialect
 from relay.envelope import error_body, new_request_id
 from relay.errors import BadParameter, InternalError, NoSuchMethod, NoSuchRoute, RelayError, TooLarge
 
-__all__ = ["DIALECT", "HEADERS", "REQUEST_ID", "errors", "finish_headers"]
+__all__ = ["DIALECT", "HEADERS", "REQUEST_ID", "error_headers", "errors", "finish_headers"]
 
 DIALECT: web.RequestKey[Dialect] = web.RequestKey("dialect", Dialect)
 """Who renders this request's errors; not set where no dialect is spoken."""
@@ -52,10 +52,9 @@ def _from_http(error: web.HTTPException) -> RelayError:
     return BadParameter(error.reason, status=error.status) if error.status < 500 else InternalError("internal error")
 
 
-def _answer(request: web.Request, error: RelayError, allow: str | None = None) -> web.Response:
-    dialect = request.get(DIALECT)
-    body = error_body(error) if dialect is None else dialect.encode_error(error, request[REQUEST_ID])
-    headers = {**request.get(HEADERS, {}), "Content-Type": "application/json"}
+def error_headers(error: RelayError) -> dict[str, str]:
+    """What an error's answer says in its headers."""
+    headers: dict[str, str] = {}
     if error.retry_after is not None:
         # Rounded up, so that a client that waits as told is not told to wait again.
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
@@ -64,6 +63,13 @@ def _answer(request: web.Request, error: RelayError, allow: str | None = None) -
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def _answer(request: web.Request, error: RelayError, allow: str | None = None) -> web.Response:
+    dialect = request.get(DIALECT)
+    body = error_body(error) if dialect is None else dialect.encode_error(error, request[REQUEST_ID])
+    headers = {**request.get(HEADERS, {}), **error_headers(error), "Content-Type": "application/json"}
     if allow:
         headers["Allow"] = allow
     if not request.content.is_eof() and request.can_read_body:

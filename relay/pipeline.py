@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt
 from relay.call import Call
 from relay.counting import count_tokens
 from relay.embedding import EmbeddingAttempt
-from relay.errors import NoSuchOperation, NotAllowed, RateLimited, Unavailable, UpstreamError
+from relay.errors import NoSuchOperation, NotAllowed, RateLimited, RelayError, Unavailable, UpstreamError
+from relay.family import Target
 from relay.limits import Limits, Scope
 from relay.outlet import Outlet
 from relay.routing import PublicModel
@@ -44,42 +45,59 @@ class Pipeline:
 
     async def run(self, call: Call, outlet: Outlet) -> None:
         """Bring the answer to the client. Raises RelayError if there is none and nothing was sent."""
-        if call.dialect is None or call.head is None:
+        model = self.admit(call)
+        if call.operation == "count_tokens":
+            # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no limit.
+            await count_tokens(self.relay, call, model, outlet)
+            return
+        self.reserve(call, model)
+        await self.tries(call, outlet, model.targets)
+
+    def admit(self, call: Call) -> PublicModel:
+        """The model that is asked for. Raises NoSuchModel, or NotAllowed if it is not for this key."""
+        if call.head is None:
             raise AssertionError("the pipeline follows the reading of the head")
-        model = self.relay.router.resolve(call.head.model)
+        model = call.model = self.relay.router.resolve(call.head.model)
         if not call.key.allows(model.id):
+            call.model = None
             raise NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
-        call.model = model
-        attempt = Attempt
-        if call.head.operation != "generate":
-            if call.head.operation == "count_tokens":
-                # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no
-                # limit.
-                return await count_tokens(self.relay, call, model, outlet)
-            attempt = ATTEMPTS.get(call.head.operation, Attempt)
-        if call.head.has_tools:
+        return model
+
+    def reserve(self, call: Call, model: PublicModel) -> None:
+        """Check the tools and take the call's share of every limit. Raises BadParameter or RateLimited."""
+        if call.head is not None and call.head.has_tools and call.dialect is not None:
             tools = call.dialect.tools(call.head)
             check_definitions(tools)
             if self.relay.settings.tools.arguments != "off":
                 call.check = ArgumentCheck(tools)
         self._reserve(call, model)
-        refused: UpstreamError | NoSuchOperation | None = None
-        for target in model.targets:
+
+    async def tries(
+        self, call: Call, outlet: Outlet, targets: Iterable[Target], refused: RelayError | None = None
+    ) -> None:
+        """Try these targets in order, until one brings an answer. Raises the last one's refusal."""
+        kind = ATTEMPTS.get(call.operation, Attempt)
+        for target in targets:
             call.target = target
             call.attempts += 1
             try:
-                return await attempt(self.relay, call, target, outlet).run()
-            except UpstreamError as error:
-                log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
-                if not error.retryable:
-                    raise
-                refused = error
-            except NoSuchOperation as error:
-                # What another target had to say of the request counts more than that this one cannot be asked.
-                refused = refused or error
+                await kind(self.relay, call, target, outlet).run()
+                return
+            except (UpstreamError, NoSuchOperation) as error:
+                refused = self.judged(call, target, error, refused)
         if refused is None:
-            raise Unavailable(f"the model {model.id!r} has no target")
+            raise Unavailable(f"the model {call.head.model if call.head else ''!r} has no target")
         raise refused
+
+    def judged(self, call: Call, target: Target, error: RelayError, before: RelayError | None) -> RelayError:
+        """What is left to say if no other target answers. Raises the error if no other may be tried."""
+        if isinstance(error, UpstreamError):
+            log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
+            if not error.retryable:
+                raise error
+            return error
+        # What another target had to say of the request counts more than that this one cannot be asked.
+        return before or error
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
         head, dialect = call.head, call.dialect

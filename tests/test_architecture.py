@@ -35,9 +35,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         # The web.
         "views.auth",
+        "lane",
         "views.calls views.health views.models",
         "views",
         "app",
+        "door",
         # The terminal.
         "cli.moment cli.options cli.workers",
         "cli.database",

@@ -29,7 +29,6 @@ __all__ = ["serve"]
 
 log = logging.getLogger("relay")
 
-CONNECTION_IDLE_SECONDS = 75.0
 MODELS_SHOWN = 6
 MOST_WORKERS = 64
 LIMITS_SHOWN = 4
@@ -150,6 +149,7 @@ async def _serve(
 
     from relay.app import RELAY, create_app
     from relay.config import ConfigError
+    from relay.door import RelayRunner
     from relay.manager import Contradiction
     from relay.store import StoreError
 
@@ -163,14 +163,7 @@ async def _serve(
     except StoreError as error:
         await relay.close()
         fail(str(error))
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=CONNECTION_IDLE_SECONDS,
-        shutdown_timeout=config.settings.server.drain_seconds,
-    )
+    runner = RelayRunner(app, shutdown_timeout=config.settings.server.drain_seconds)
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_port=place is not None)
     try:

@@ -79,7 +79,10 @@ class KeyRing:
 
     def get(self, token: str) -> Key | None:
         """The live key of a secret, from memory. None: ask `lookup`, which may have to read."""
-        mark = digest(token)
+        return self.known(digest(token))
+
+    def known(self, mark: bytes) -> Key | None:
+        """The same, by the secret's digest."""
         found = self._hits.get(mark)
         if found is None:
             return None

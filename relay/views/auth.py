@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from multidict import istr
+from multidict import CIMultiDictProxy, istr
 
 from relay.call import Call
 from relay.dialect import Dialect
@@ -15,14 +16,18 @@ from relay.middleware import HEADERS, REQUEST_ID
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["authenticate"]
+__all__ = ["KEY_HEADERS", "authenticate", "token_of"]
 
-KEY_HEADERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
+AUTHORIZATION = istr("Authorization")
+OTHERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
+KEY_HEADERS = (AUTHORIZATION, *OTHERS)
+"""Every header that may hold a key."""
 
 
 async def authenticate(relay: Relay, request: web.Request, operation: str, dialect: Dialect | None) -> Call:
     """The call that this request becomes. Raises NoKey; nothing of the body was read then."""
-    token = _token(request, "" if dialect is None else dialect.key_parameter)
+    parameter = "" if dialect is None else dialect.key_parameter
+    token = token_of(request.headers, request.query.getall(parameter, ()) if parameter else ())
     key = relay.store.ring.get(token) or await relay.store.ring.lookup(token)
     if key is None:
         raise NoKey("the API key is unknown, expired or revoked")
@@ -37,26 +42,24 @@ async def authenticate(relay: Relay, request: web.Request, operation: str, diale
     return call
 
 
-def _token(request: web.Request, parameter: str) -> str:
-    """The one key of a request: in its headers, or in the parameter of its query that has this name."""
-    headers = request.headers
-    usual = headers.getall("Authorization", ())
+def token_of(headers: CIMultiDictProxy[str], asked: Sequence[str] = ()) -> str:
+    """The one key of a request: in its headers, or `asked`, in its query. Raises NoKey for none, and for several."""
+    usual = headers.getall(AUTHORIZATION, ())
     if (
         len(usual) == 1
         and usual[0].startswith("Bearer sk-")
-        and not parameter
-        and not any(name in headers for name in KEY_HEADERS)
+        and not asked
+        and not any(name in headers for name in OTHERS)
     ):
         return usual[0][7:].strip()
-    found = {value for name in KEY_HEADERS for value in headers.getall(name, ()) if value}
+    found = {value for name in OTHERS for value in headers.getall(name, ()) if value}
     for value in usual:
         scheme, _, token = value.partition(" ")
         if scheme.lower() != "bearer":
             raise NoKey("the Authorization header must have the form: Bearer KEY")
         if token.strip():
             found.add(token.strip())
-    if parameter:
-        found.update(value for value in request.query.getall(parameter, ()) if value)
+    found.update(value for value in asked if value)
     if not found:
         raise NoKey("no API key was sent; use the header Authorization: Bearer KEY", code="missing_api_key")
     if len(found) > 1:

@@ -16,7 +16,7 @@ from relay.app import RELAY, Relay, create_app
 from relay.config import read_text
 from relay.store import UsageRow
 from tests.flow.fake import FakeUpstream
-from tests.flow.loops import factories
+from tests.flow.loops import RelayServer, factories
 
 ALONE = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
 
@@ -73,8 +73,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             read_text(text, "test.toml", {}), database=tmp_path / f"relay{len(running)}.db", **options
         )
         _, secret = await app[RELAY].store.keys.create("test", **(key or {}))
-        server = TestServer(app)
-        await server.start_server(auto_decompress=False, access_log=None)
+        server = RelayServer(app)
+        await server.start_server()
         client = aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"})
         running.append(Running(app[RELAY], server, secret, client))
         await app[RELAY].listed.wait()

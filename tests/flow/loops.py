@@ -1,12 +1,26 @@
-"""Which event loop the tests of the whole application run on: asyncio's, or uvloop's as `relay serve` does."""
+"""How the whole application is served in tests: on asyncio's loop or uvloop's, with the lane or without."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp.test_utils import TestServer
+from aiohttp.web import BaseRunner
+
+from relay.door import RelayRunner
 
 LOOP = os.environ.get("I8RELAY_TEST_LOOP", "asyncio")
+LANE = os.environ.get("I8RELAY_TEST_LANE", "on") == "on"
+
+
+class RelayServer(TestServer):
+    """A relay on a free port, served as `relay serve` does; without the lane if `I8RELAY_TEST_LANE` says so."""
+
+    async def _make_runner(self, **options: Any) -> BaseRunner:
+        return RelayRunner(self.app, **options) if LANE else await super()._make_runner(**options)
 
 
 def factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

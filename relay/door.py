@@ -1,0 +1,194 @@
+"""The server's side of each client connection: aiohttp's own, with a lane for calls that need nothing to be waited for.
+
+aiohttp parses requests and runs a coroutine for each connection, which takes up one request after the other. A request
+that is for the lane (`relay.lane`) never reaches that coroutine: it is taken out of the queue in the turn in which its
+last byte arrived. Whatever the lane does not take wakes the coroutine, as if there were no lane.
+
+This leans on names of aiohttp's that are not public: `_waiter`, `_messages` and what ends a request, all in this one
+module. `usable` says whether they are there; without them everything takes aiohttp's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from relay.app import RELAY
+from relay.lane import Lane, Passage
+from relay.outlet import Outlet
+
+__all__ = ["Door", "RelayRunner", "usable"]
+
+LARGEST = 262_144
+"""Bytes of a body beyond which aiohttp stops reading until somebody takes them: those go the usual way."""
+PATIENCE = 0.05
+"""Seconds that a body may come after its head, as it does from clients that write twice, and still enter the lane."""
+
+USUAL: Mapping[str, Any] = {
+    "access_log": None,
+    "auto_decompress": False,
+    "handler_cancellation": True,
+    "keepalive_timeout": 75.0,
+}
+
+_NEEDED = {
+    web.RequestHandler: ("_waiter", "_messages", "_keepalive_handle", "_request_in_progress", "_handler_waiter"),
+    StreamReader: ("_buffer", "_buffer_offset"),
+}
+
+
+def usable() -> bool:
+    """Whether this version of aiohttp has what the lane leans on."""
+    return all(name in vars(kind) for kind, names in _NEEDED.items() for name in names)
+
+
+class Door(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ("lane", "late", "mark", "passage", "seen")
+
+    def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(manager, loop=loop, **options)
+        self.lane = lane
+        self.passage: Passage | None = None
+        self.late: asyncio.TimerHandle | None = None
+        self.seen: object = None
+        self.mark = b""
+
+    # The lane's side
+
+    def outlet(self, message: RawRequestMessage) -> Outlet:
+        """Where the answer goes."""
+        return Outlet(self, message.version, not message.should_close)
+
+    def passed(self, outlet: Outlet) -> None:
+        """The call is over: the next one may come."""
+        self.passage = None
+        self._request_in_progress = False
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        if self.transport is None:
+            return
+        if not outlet.keep_alive or self._close or self._force_close:
+            self.transport.close()
+            return
+        self._keepalive = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if self._messages:
+            # In a turn of its own, so that a client that sends many requests at once cannot hold the others up.
+            self._loop.call_soon(self._next)
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client's."""
+        waiter = self._waiter
+        if waiter is None:
+            super().data_received(data)
+            return
+        # Out of sight, so that nobody is woken for what the lane takes.
+        self._waiter = None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if self._messages and self.passage is None:
+            self._next()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        passage = self.passage
+        if self.late is not None:
+            self.late.cancel()
+        super().connection_lost(exc)
+        if passage is not None:
+            passage.left()
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        super().resume_writing()
+        if self.passage is not None:
+            self.passage.resume()
+
+    def _next(self) -> None:
+        """The first request of those that wait: into the lane, or to the coroutine that takes all others."""
+        waiter = self._waiter
+        if not self._messages or self.passage is not None or waiter is None or waiter.done():
+            return
+        message, payload = self._messages[0]
+        if type(message) is not RawRequestMessage or not self.lane.wants(message):
+            self._wake()
+            return
+        if not payload.is_eof():
+            if self.late is None:
+                self.late = self._loop.call_later(PATIENCE, self._wake)
+            return
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+        if not 0 < payload.total_bytes <= LARGEST or payload._buffer_offset or payload.exception() is not None:
+            self._wake()
+            return
+        body = payload._buffer
+        passage = self.lane.enter(self, message, body[0] if len(body) == 1 else b"".join(body))
+        if passage is None:
+            self._wake()
+            return
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        if self._manager is not None:
+            self._manager.requests_count += 1
+        self.passage = passage
+        self._request_in_progress = True
+        # Else the timer, seeing a coroutine that waits for a request, would take the connection for idle.
+        self._keepalive = False
+        passage.begin()
+
+    def _wake(self) -> None:
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Doors(web.Server):
+    """Makes a door for each connection."""
+
+    lane: Lane
+    options: dict[str, Any]
+
+    def __call__(self) -> web.RequestHandler:
+        """A new connection's."""
+        return Door(self, self.lane, loop=self._loop, **self.options)
+
+
+class RelayRunner(web.AppRunner):
+    """Serves a relay's application, as `relay serve` does: clients that leave are noticed, bodies stay as they come."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **{**USUAL, **options})
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        if not usable():
+            return server
+        doors = Doors(
+            server.request_handler,
+            request_factory=server.request_factory,
+            handler_cancellation=server.handler_cancellation,
+            loop=server._loop,
+        )
+        doors.lane = Lane(self.app[RELAY])
+        doors.options = server._kwargs
+        return doors

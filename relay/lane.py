@@ -1,0 +1,305 @@
+"""The lane: how a call that has to wait for nothing but its upstream goes through without a coroutine.
+
+Nearly every call is like that: its body came with its head, its key is in memory, a connection to its upstream is open.
+Such a call takes the same steps in the same order as in `relay.views.calls` and `relay.pipeline`, one function calling
+the next, in the very turn of the event loop in which its bytes arrived; the answer's bytes are taken in the same way.
+Whatever is otherwise (an unknown key, a bad body, a limit reached) is left to the usual way, which starts from the
+beginning and says what is wrong; only a call that was sent already goes on from where it is, in a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp.http import RawRequestMessage
+from multidict import istr
+
+from relay.attempt import MAX_ERROR, Attempt
+from relay.call import Call
+from relay.dialect import Dialect
+from relay.envelope import new_request_id
+from relay.errors import InternalError, NoKey, RelayError, UpstreamError, UpstreamProtocol
+from relay.exchange import Exchange
+from relay.family import Target, UpstreamRequest
+from relay.http1 import Http1Transport
+from relay.middleware import error_headers
+from relay.outlet import Outlet
+from relay.routing import PublicModel
+from relay.store.keys import Key, digest
+from relay.stream import DRAIN_SECONDS, Delivery
+from relay.views.auth import KEY_HEADERS, token_of
+
+if TYPE_CHECKING:
+    from relay.app import Relay
+
+__all__ = ["Lane", "Passage", "Side"]
+
+NO_PLACE: Mapping[str, str] = MappingProxyType({})
+CONTENT_ENCODING, EXPECT = istr("Content-Encoding"), istr("Expect")
+
+log = logging.getLogger("relay.lane")
+
+
+class Side(Protocol):
+    """The client's connection, as the lane needs it."""
+
+    seen: object
+    """The headers in which the last request had its key."""
+    mark: bytes
+    """The digest of that key."""
+
+    def outlet(self, message: RawRequestMessage) -> Outlet:
+        """Where the answer to this request goes."""
+        ...
+
+    def passed(self, outlet: Outlet) -> None:
+        """The call is over."""
+        ...
+
+
+class Lane:
+    """What all calls in it share."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.routes: dict[str, Dialect] = {
+            route.path: dialect
+            for dialect in relay.plugins.dialects.values()
+            for route in dialect.routes
+            if route.method == "POST" and route.operation == "generate" and "{" not in route.path and not route.query
+        }
+        self.open = isinstance(relay.transport, Http1Transport)
+        """The other transport has no way without coroutines."""
+
+    def wants(self, message: RawRequestMessage) -> bool:
+        """Whether such requests are for the lane."""
+        if not self.open or message.path not in self.routes or message.method != "POST" or message.upgrade:
+            return False
+        headers = message.headers
+        return CONTENT_ENCODING not in headers and EXPECT not in headers
+
+    def enter(self, side: Side, message: RawRequestMessage, raw: bytes) -> Passage | None:
+        """Take a request that has its body; None, and nothing has happened, if that is for the usual way."""
+        relay = self.relay
+        key = self._key(side, message)
+        if key is None:
+            return None
+        dialect = self.routes[message.path]
+        call = Call(new_request_id(), key, "generate", started=relay.clock(), at=int(relay.wall() * 1000))
+        call.dialect = dialect
+        try:
+            call.head = dialect.peek(raw, "generate", NO_PLACE, message.headers)
+            model = relay.pipeline.admit(call)
+            if not model.targets or self._aside(model.targets[0]):
+                return None
+            relay.pipeline.reserve(call, model)
+        except Exception:
+            # Nothing was taken yet. The usual way finds the same, and says it.
+            return None
+        return Passage(relay, side, call, model, side.outlet(message))
+
+    def _aside(self, target: Target) -> bool:
+        """Whether a target's family has a transport of its own."""
+        return self.relay.plugins.families[target.upstream.family].family.transport is not None
+
+    def _key(self, side: Side, message: RawRequestMessage) -> Key | None:
+        """The live key of a request, if it is in memory."""
+        headers = message.headers
+        seen = [headers.getall(name, None) for name in KEY_HEADERS]
+        if seen != side.seen:
+            try:
+                side.mark = digest(token_of(headers))
+            except NoKey:
+                return None
+            side.seen = seen
+        return self.relay.store.ring.known(side.mark)
+
+
+class Passage:
+    """One call in the lane, from its reservation to its usage row. Listens to its upstream's exchange."""
+
+    __slots__ = ("attempt", "call", "delivery", "exchange", "model", "outlet", "over", "relay", "side", "task")
+
+    def __init__(self, relay: Relay, side: Side, call: Call, model: PublicModel, outlet: Outlet) -> None:
+        self.relay = relay
+        self.side = side
+        self.call = call
+        self.model = model
+        self.outlet = outlet
+        self.attempt: Attempt | None = None
+        self.exchange: Exchange | None = None
+        self.delivery: Delivery | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.over = False
+
+    def begin(self) -> None:
+        """Ask the first target."""
+        call, target = self.call, self.model.targets[0]
+        call.target = target
+        call.attempts = 1
+        try:
+            attempt = self.attempt = Attempt(self.relay, call, target, self.outlet)
+            sent = attempt.prepare()
+            transport = self.relay.transport
+            if isinstance(sent, UpstreamRequest) and isinstance(transport, Http1Transport):
+                exchange = transport.send(sent, target.upstream)
+                if exchange.start(self, MAX_ERROR if attempt.head.stream else attempt.most):
+                    self.exchange = exchange
+                    return
+        except Exception as error:
+            self._failed(error)
+            return
+        self._go_on(attempt.bring(sent))
+
+    # What the exchange tells
+
+    def changed(self) -> None:
+        """The head is there, or the end, or a failure."""
+        if self.over or self.exchange is None:
+            return
+        try:
+            if self.delivery is None:
+                self._head(self.exchange)
+            else:
+                self._stream(self.exchange, self.delivery)
+        except Exception as error:
+            self._failed(error)
+
+    def _head(self, exchange: Exchange) -> None:
+        attempt = self.attempt
+        if attempt is None:
+            raise AssertionError("an exchange is begun by an attempt")
+        if exchange.error is not None and not (exchange.status >= 400):
+            raise exchange.error
+        if not 200 <= exchange.status < 300:
+            if exchange.ended or exchange.error is not None or exchange.overfull:
+                raise attempt.refusal(exchange.status, exchange.headers, exchange.body[:MAX_ERROR])
+        elif attempt.head.stream:
+            delivery = self.delivery = attempt.delivery(exchange.headers)
+            exchange.push(delivery)
+            if not self.over:
+                self._stream(exchange, delivery)
+        elif exchange.ended:
+            attempt.whole(exchange.status, exchange.headers, exchange.body)
+            self._done()
+        elif exchange.overfull:
+            raise UpstreamProtocol(f"the upstream's answer is longer than {attempt.most} bytes")
+
+    def _stream(self, exchange: Exchange, delivery: Delivery) -> None:
+        if exchange.raised is not None:
+            raise exchange.raised
+        if exchange.error is not None and not exchange.stopped:
+            raise exchange.error
+        if exchange.stopped or exchange.ended:
+            delivery.finish()
+            self._done()
+
+    # The client
+
+    def resume(self) -> None:
+        """The client has read on."""
+        if self.exchange is not None:
+            self.exchange.resume()
+
+    def left(self) -> None:
+        """The client has gone."""
+        if self.task is not None:
+            self.task.cancel()
+        elif not self.over:
+            self.call.left()
+            self._end()
+
+    # The ends
+
+    def _failed(self, error: BaseException) -> None:
+        """What a step raised. A task has a way of its own with it."""
+        if self.over:
+            return
+        call, delivery = self.call, self.delivery
+        if isinstance(error, ConnectionError):
+            call.left()
+            self.outlet.cut()
+        elif isinstance(error, RelayError):
+            if delivery is not None and delivery.opened:
+                delivery.fail(error)
+            else:
+                if isinstance(error, UpstreamError) and error.retryable and len(self.model.targets) > 1:
+                    self._go_on(None, error)
+                    return
+                if isinstance(error, UpstreamError):
+                    log.info("call %s: %s failed: %s (%s)", call.id, call.target, error.code, error.upstream_status)
+                self._refuse(error)
+        else:
+            log.error("request %s failed", call.id, exc_info=error)
+            self._refuse(InternalError(f"internal error; the log has it under {call.id}"))
+        self._end()
+
+    def _refuse(self, error: RelayError) -> None:
+        """Answer with an error; in a stream that had begun, end it."""
+        call, dialect = self.call, self.call.dialect
+        call.failed(error)
+        if dialect is None:
+            raise AssertionError("the head was read")
+        try:
+            if self.delivery is not None and self.delivery.opened:
+                self.delivery.fail(error)
+                return
+            if dialect.request_id_header:
+                call.headers[dialect.request_id_header] = call.id
+            body = dialect.encode_error(error, call.id)
+            headers = {**call.headers, **error_headers(error)}
+            self.outlet.answer(headers, "application/json", body, call.id, status=error.status)
+        except ConnectionError:
+            call.left()
+
+    def _go_on(self, step: Awaitable[None] | None, refused: UpstreamError | None = None) -> None:
+        """Go on in a task: there is something to wait for."""
+        self._let_go()
+        self.task = asyncio.get_running_loop().create_task(self._usual(step, refused))
+
+    async def _usual(self, step: Awaitable[None] | None, refused: RelayError | None) -> None:
+        call, pipeline = self.call, self.relay.pipeline
+        try:
+            if step is not None and call.target is not None:
+                try:
+                    await step
+                    return
+                except UpstreamError as error:
+                    refused = pipeline.judged(call, call.target, error, None)
+            await pipeline.tries(call, self.outlet, self.model.targets[1:], refused)
+        except RelayError as error:
+            self._refuse(error)
+        except (asyncio.CancelledError, ConnectionError):
+            call.left()
+        except Exception:
+            log.exception("request %s failed", call.id)
+            self._refuse(InternalError(f"internal error; the log has it under {call.id}"))
+        finally:
+            self._end()
+
+    def _done(self) -> None:
+        """The client has all of its answer."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.leave_in(DRAIN_SECONDS)
+        self._end()
+
+    def _let_go(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.leave()
+        if self.delivery is not None:
+            self.delivery.close()
+            self.delivery = None
+
+    def _end(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._let_go()
+        self.relay.finish(self.call)
+        self.side.passed(self.outlet)
