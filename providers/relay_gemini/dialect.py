@@ -11,15 +11,17 @@ from relay.body import check_model, read_body, read_object
 from relay.errors import BadParameter, RelayError
 from relay.events import StreamEncoder
 from relay.fields import word
-from relay.ir import Request, Response, Tool
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Request, Response, Tool
 from relay.kit import WholeEvents, dumps, splice_model
 from relay_gemini.caller import counted, parse_request, parse_tools
+from relay_gemini.embedding import embedding_object
 from relay_gemini.encoder import ContentEncoder
 from relay_gemini.endpoint import resource_of
 from relay_gemini.foreign import FOREIGN, LABEL, without_labelled
 from relay_gemini.frames import ARRAY_TYPE, ArrayFilter, ArrayFrames, SseFrames
 from relay_gemini.generation import generation_of
 from relay_gemini.head import check_contents, estimate_input, has_functions, limits_of
+from relay_gemini.inputs import check_inputs, estimate_inputs, is_batch, parse_embedding, renamed
 from relay_gemini.listing import model_object, models_object
 from relay_gemini.message import response_body
 from relay_gemini.names import camel, message
@@ -43,6 +45,8 @@ def _routes() -> tuple[Route, ...]:
             Route("POST", f"{model}:generateContent"),
             Route("POST", f"{model}:{{stream:streamGenerateContent}}", query=("alt",)),
             Route("POST", f"{model}:countTokens", "count_tokens"),
+            Route("POST", f"{model}:embedContent", "embeddings"),
+            Route("POST", f"{model}:{{batch:batchEmbedContents}}", "embeddings"),
         ]
     found += [Route("GET", "/v1beta/models", "models"), Route("GET", "/v1beta/models/{id:.+}", "model")]
     return tuple(found)
@@ -74,6 +78,9 @@ class GenerateContent(Dialect):
             data = read_body(raw)
             if word(data["model"], "model").removeprefix("models/") != model:
                 raise BadParameter("model is another one than in the URL", param="model")
+        if operation == "embeddings":
+            check_inputs(data, model, batch="batch" in path)
+            return Head(operation, model, raw, data, choices=0, input_estimate=estimate_inputs(data))
         fields = counted(data) if operation == "count_tokens" else camel(data, "body")
         check_contents(fields)
         most, choices = limits_of(fields)
@@ -101,9 +108,11 @@ class GenerateContent(Dialect):
         Only a conversation that another vendor's model took part in is written anew, without that model's reasoning:
         the relay labelled it so that it finds its way back there, and the vendor would refuse it.
         """
+        name = "/".join(resource_of(target.model))
+        if head.operation == "embeddings":
+            return Forward(renamed(head.raw, head.data, name))
         stream_filter = (ArrayFilter() if head.stream_type else WholeEvents()) if head.stream else None
         raw, data = head.raw, head.data
-        name = "/".join(resource_of(target.model))
         if data.get("model") is not None:
             raw = splice_model(raw, data, name)
         losses = []
@@ -141,6 +150,14 @@ class GenerateContent(Dialect):
     def encode_count(self, tokens: int) -> bytes:
         """`{"totalTokens": ...}`."""
         return dumps({"totalTokens": tokens})
+
+    def parse_embedding(self, head: Head) -> EmbeddingRequest:
+        """A request for one vector, or for a list of them."""
+        return parse_embedding(head.data, head.model)
+
+    def encode_embedding(self, response: EmbeddingResponse, head: Head) -> bytes:
+        """An `EmbedContentResponse`, or that of a batch."""
+        return dumps(embedding_object(response, batch=is_batch(head.data)))
 
     def claims_models(self, headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
         """Clients of this dialect send their key where no others do."""

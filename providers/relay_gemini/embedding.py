@@ -1,4 +1,4 @@
-"""Vectors of texts: the hub's requests to `batchEmbedContents`, and its answers to the hub."""
+"""Vectors of texts: the hub's requests to `batchEmbedContents`, and answers from there to the hub and to callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay_gemini.errors import error_of, find_error
 from relay_gemini.stream import DIALECT
 from relay_gemini.usage import usage_of
 
-__all__ = ["TASKS", "embedding_body", "embedding_response"]
+__all__ = ["TASKS", "embedding_body", "embedding_object", "embedding_response"]
 
 TASKS: Mapping[Purpose, str] = {
     "query": "RETRIEVAL_QUERY",
@@ -61,6 +61,15 @@ def embedding_response(body: bytes) -> EmbeddingResponse:
     if not isinstance(rows, list):
         raise UpstreamProtocol("the upstream's answer holds no embeddings")
     return EmbeddingResponse([_vector(row) for row in rows], usage=_usage(value))
+
+
+def embedding_object(response: EmbeddingResponse, *, batch: bool) -> dict[str, Any]:
+    """The answer to a caller of this dialect: one vector, or the list that a batch asks for."""
+    rows = [{"values": vector} for vector in response.vectors]
+    fields: dict[str, Any] = {"embeddings": rows} if batch else {"embedding": rows[0]}
+    if response.usage is not None and response.usage.input is not None:
+        fields["usageMetadata"] = {"promptTokenCount": response.usage.input}
+    return fields
 
 
 def _vector(row: Any) -> list[float]:

@@ -12,7 +12,7 @@ from relay.fields import items, obj
 from relay.kit import estimate_tokens
 from relay_gemini.names import message, whole
 
-__all__ = ["check_contents", "estimate_input", "has_functions", "limits_of"]
+__all__ = ["check_contents", "estimate_contents", "estimate_input", "has_functions", "limits_of"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1100, "audio": 1000, "video": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
@@ -61,9 +61,8 @@ def has_functions(fields: Mapping[str, Any]) -> bool:
 
 def estimate_input(fields: Mapping[str, Any]) -> int:
     """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
-    total = _content(fields.get("systemInstruction"))
-    for content in fields["contents"]:
-        total += _TURN_TOKENS + _content(content)
+    total = _content(fields.get("systemInstruction")) + _TURN_TOKENS * len(fields["contents"])
+    total += estimate_contents(fields["contents"])
     if fields.get("tools"):
         total += len(orjson.dumps(fields["tools"])) // 4
     config = fields.get("generationConfig")
@@ -71,6 +70,11 @@ def estimate_input(fields: Mapping[str, Any]) -> int:
         if isinstance(config, dict) and config.get(name):
             total += len(orjson.dumps(config[name])) // 4
     return total
+
+
+def estimate_contents(contents: Iterable[Any]) -> int:
+    """Tokens of contents alone, roughly."""
+    return sum(_content(content) for content in contents)
 
 
 _SCHEMAS = ("responseSchema", "response_schema", "responseJsonSchema", "response_json_schema")
