@@ -196,12 +196,16 @@ async def test_an_array_that_is_cut_ends_with_the_error(start: Start, upstream: 
     first = frame(answer({"text": "Go"}, finish=None)) if config is native else chat_chunk({"content": "Go"})
     upstream.scripts = [stream(first, first[:40], "fin", end=False)]
     relay = await start(config(upstream))
-    got = b""
+    got: list[bytes] = []
+
+    async def read(response: aiohttp.ClientResponse) -> None:
+        async for piece in response.content.iter_any():
+            got.append(piece)
+
     async with post(relay, "/v1beta/models/m:streamGenerateContent") as response:
         with pytest.raises(aiohttp.ClientPayloadError):
-            async for piece in response.content.iter_any():
-                got += piece
-    text, error = json.loads(got)
+            await read(response)
+    text, error = json.loads(b"".join(got))
     assert text["candidates"][0]["content"]["parts"][0]["text"] == "Go"
     assert error["error"]["status"] == "UNAVAILABLE"
     assert (await relay.row()).outcome == "upstream_cut"
@@ -699,11 +703,15 @@ async def test_a_cut_stream_raises(
     upstream.scripts = [stream(*begin, 0.2, rest, end=ending == "error")]
     relay = await start(config(upstream))
     sdk = connect(relay)
-    got = ""
-    with pytest.raises(errors.APIError) as raised:
+    got: list[Any] = []
+
+    async def read() -> None:
         async for one in await sdk.models.generate_content_stream(model="m", contents="Hi"):
-            got += one.text or ""
-    assert got == "Go"
+            got.append(one)
+
+    with pytest.raises(errors.APIError) as raised:
+        await read()
+    assert words(got) == "Go"
     assert raised.value.code >= 500
     assert (await relay.row()).outcome == ("upstream_error" if ending == "error" else "upstream_cut")
 
