@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -117,7 +118,7 @@ def test_all_can_be_written_for_every_family(heads: list[tuple[str, dict[str, An
             assert fields <= {"reasoning_content", "toolConfig", "thinking", "top_k", "temperature", "top_p"}, name
 
 
-def test_turns_of_one_role_stay_apart_only_for_the_user(heads: list[tuple[str, dict[str, Any], Head]]) -> None:
+def test_what_a_model_said_in_a_row_is_one_turn(heads: list[tuple[str, dict[str, Any], Head]]) -> None:
     for name, _, head in heads:
         turns: list[Message] = DIALECT.parse(head).messages
-        assert not [1 for a, b in zip(turns, turns[1:], strict=False) if a.role == b.role == "assistant"], name
+        assert not [1 for a, b in pairwise(turns) if a.role == b.role == "assistant"], name
