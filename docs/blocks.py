@@ -19,6 +19,7 @@ from unittest import mock
 import click
 import msgspec
 from aiohttp import web
+from proven import conformance
 
 import relay_anthropic
 import relay_gemini
@@ -581,6 +582,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "errors": error_table,
     "error-codes": error_codes,
     "losses": losses,
+    "conformance": conformance,
     "performance": measured,
     "features": features,
     "cli": cli,

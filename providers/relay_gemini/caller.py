@@ -12,7 +12,7 @@ from typing import Any, Literal
 from relay.errors import BadParameter
 from relay.fields import boolean, items, number, obj, text, word
 from relay.ir import Extra, Media, Opaque, Output, Reasoning, Request, Tool, ToolChoice
-from relay_gemini.names import message, rest_of, whole
+from relay_gemini.names import message, rest_of, several, whole
 from relay_gemini.schema import json_schema
 from relay_gemini.stream import DIALECT
 from relay_gemini.turns import TurnReader
@@ -65,11 +65,11 @@ _Field = Callable[[Request, Any, dict[str, Any]], None]
 
 def parse_tools(value: Any) -> Iterator[tuple[str, Tool | Opaque]]:
     """The functions of `tools`, each with the path of its schema, and what the vendor offers beside functions."""
-    for place, item in enumerate(items(value, "tools")):
+    for place, item in enumerate(several(value, "tools")):
         path = f"tools[{place}]"
         fields = message(item, path)
         declared = fields.get("functionDeclarations")
-        for number_, entry in enumerate(items(declared, f"{path}.functionDeclarations") if declared else ()):
+        for number_, entry in enumerate(several(declared, f"{path}.functionDeclarations") if declared else ()):
             yield _function(entry, f"{path}.functionDeclarations[{number_}]")
         rest = rest_of(fields, "functionDeclarations")
         if rest:

@@ -32,7 +32,9 @@ class SseFrames:
     __slots__ = ()
 
     def frame(self, data: bytes, /) -> bytes:
-        """One object."""
+        """One object. Arguments stand in it as the model wrote them, on several lines maybe; an event has only one."""
+        if b"\n" in data or b"\r" in data:
+            data = data.replace(b"\n", b" ").replace(b"\r", b" ")
         return sse_frame(data)
 
     def end(self) -> bytes:

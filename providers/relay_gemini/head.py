@@ -10,7 +10,7 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import items, obj
 from relay.kit import estimate_tokens
-from relay_gemini.names import message, whole
+from relay_gemini.names import message, several, whole
 
 __all__ = ["check_contents", "estimate_contents", "estimate_input", "has_functions", "limits_of"]
 
@@ -54,7 +54,7 @@ def _positive(value: Any, path: str) -> int:
 def has_functions(fields: Mapping[str, Any]) -> bool:
     """Whether there are functions to call. Tools must be objects."""
     given = fields.get("tools")
-    tools = [] if given is None else items(given, "tools")
+    tools = [] if given is None else several(given, "tools")
     found = [message(tool, f"tools[{place}]").get("functionDeclarations") for place, tool in enumerate(tools)]
     return any(found)
 

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from relay.errors import BadParameter
-from relay.fields import fault, obj
+from relay.fields import fault, items, obj
 
-__all__ = ["camel", "message", "rest_of", "whole"]
+__all__ = ["camel", "message", "rest_of", "several", "whole"]
 
 _JOINT = re.compile(r"_([a-z0-9])")
 
@@ -32,6 +32,11 @@ def camel(fields: dict[str, Any], path: str) -> dict[str, Any]:
 def message(value: Any, path: str) -> dict[str, Any]:
     """A JSON object of the vendor's, its names in the first spelling."""
     return camel(obj(value, path), path)
+
+
+def several(value: Any, path: str) -> list[Any]:
+    """A list of objects. One object alone is a list of it, as the vendor reads it."""
+    return [value] if isinstance(value, dict) else items(value, path)
 
 
 def rest_of(fields: dict[str, Any], *known: str) -> dict[str, Any]:

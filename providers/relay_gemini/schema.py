@@ -13,6 +13,10 @@ DEEPEST = 100
 """Levels that are looked at; a schema that goes on below is left as it is there."""
 
 
+TYPES = ("", "string", "number", "integer", "boolean", "array", "object", "null")
+"""The types by the number that some clients send for them."""
+
+
 def json_schema(schema: dict[str, Any], path: str, depth: int = 0) -> dict[str, Any]:
     """`schema` in the words of JSON Schema. One that is already written in these comes out as it went in.
 
@@ -55,6 +59,8 @@ def _type(found: dict[str, Any], value: Any, path: str, depth: int) -> None:
     if isinstance(value, str):
         if value != "TYPE_UNSPECIFIED":
             found["type"] = value.lower()
+    elif type(value) is int and 0 < value < len(TYPES):
+        found["type"] = TYPES[value]
     elif isinstance(value, list):
         found["type"] = [item.lower() if isinstance(item, str) else item for item in value]
     else:

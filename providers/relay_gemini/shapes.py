@@ -170,9 +170,19 @@ def grounding(citations: Iterable[Any]) -> Wire | None:
 def beside(response: Response, *, model: str, new_id: str) -> Wire:
     """The fields of an answer that stand beside its candidates. `model` and `new_id` stand in for what is missing."""
     fields: Wire = {"modelVersion": response.model or model, "responseId": response.id or new_id}
-    if response.created is not None:
-        fields["createTime"] = f"{datetime.fromtimestamp(response.created, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if (created := _moment(response.created)) is not None:
+        fields["createTime"] = created
     return {**fields, **own_fields(response.extra)}
+
+
+def _moment(seconds: int | None) -> str | None:
+    """The time as the vendor writes it. Some hosts count milliseconds, which makes a time beyond all calendars."""
+    if seconds is None:
+        return None
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def usage_object(usage: Usage | None) -> Wire | None:
@@ -181,12 +191,14 @@ def usage_object(usage: Usage | None) -> Wire | None:
         return None
     fields: Wire = {}
     made = usage.output
+    # Some hosts count more for thinking than for all that the model wrote.
+    thoughts = usage.reasoning if usage.reasoning is None or made is None else min(usage.reasoning, made)
     if usage.input is not None:
         fields["promptTokenCount"] = usage.input
     if made is not None:
-        fields["candidatesTokenCount"] = max(made - (usage.reasoning or 0), 0)
+        fields["candidatesTokenCount"] = made - (thoughts or 0)
         fields["totalTokenCount"] = made + (usage.input or 0)
-    for name, count in (("cachedContentTokenCount", usage.cache_read), ("thoughtsTokenCount", usage.reasoning)):
+    for name, count in (("cachedContentTokenCount", usage.cache_read), ("thoughtsTokenCount", thoughts)):
         if count is not None:
             fields[name] = count
     for name, heard in (("promptTokensDetails", usage.audio_in), ("candidatesTokensDetails", usage.audio_out)):

@@ -87,6 +87,8 @@ class Client(ABC):
 
     dialect: ClassVar[str]
     errors: ClassVar[tuple[type[Exception], ...]]
+    unreadable: ClassVar[tuple[type[Exception], ...]] = ()
+    """What comes out of the SDK for media that are not base64, and for other things that it cannot read at all."""
     """What the SDK raises. Nothing else may come out of it: a client catches the SDK's errors and no others."""
     error_types: ClassVar[Mapping[int, str]]
     """The error type that each status has. Others have that of 400 or of 502."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import Counter
@@ -27,7 +28,8 @@ class Said:
     finish: str | None = None
     """In a recording one of `Finish`, in a client's view that dialect's own word."""
     beside: Counter[str] = field(default_factory=Counter)
-    """What else there is, counted: `citations`, `server_tools`, `media`, `logprobs`."""
+    """What else there is, counted: `citations`, `server_tools`, `media`, `logprobs`, and `unreadable` for what
+    no SDK takes: media of which the recorder kept a part, enumerations in numbers."""
 
 
 @dataclass
@@ -78,6 +80,15 @@ def objects(body: bytes) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(value)
     return found
+
+
+def is_base64(text: str) -> bool:
+    """Whether this can be decoded. Recorders shorten what is long."""
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def words_of(body: bytes) -> str:

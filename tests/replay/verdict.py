@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relay.store import UsageRow
-from tests.replay.reading import ENDED, Told, failure, read, waits
+from tests.replay.reading import ENDED, Told, failure, read, silent, waits
 from tests.replay.said import FRAME, Reading, frames
 from tests.replay.stage import NANO_PER_INPUT, NANO_PER_OUTPUT, PATHS, Played
 
@@ -56,7 +56,7 @@ def faults(played: Played, rows: list[UsageRow]) -> list[str]:
         refusal(played, told, row, found)
     elif not played.native and waits(exchange):
         expect(found, "status", (played.tape.status, row.status, row.outcome), (502, 502, "upstream_error"))
-    elif exchange["streaming"] and not whole(exchange):
+    elif exchange["streaming"] and not whole(exchange) and not silent(exchange):
         cut(played, row, found)
     else:
         answer(played, row, found)
@@ -102,10 +102,13 @@ def request(played: Played, found: list[str]) -> None:
 def answer(played: Played, row: UsageRow, found: list[str]) -> None:
     """An answer that is complete."""
     exchange = played.exchange
-    announced = (exchange["response_headers"] or {}).get("content-type")
-    if played.native and not (played.streamed and announced == ANNOUNCED_WHOLE):
+    announced = (exchange["response_headers"] or {}).get("content-type") or ""
+    if played.native and not (played.streamed and announced.lower().startswith(ANNOUNCED_WHOLE)):
         passed(played, found)
     elif played.error is not None:
+        beyond_it = any(said.beside["unreadable"] for said in read(exchange).choices.values())
+        if beyond_it and isinstance(played.error, played.client.unreadable):
+            return
         found.append(f"the SDK raised {type(played.error).__name__}: {played.error}")
         return
     else:
@@ -235,7 +238,8 @@ def refusal(played: Played, told: Told, row: UsageRow, found: list[str]) -> None
         expect(found, "request id", error.request_id, played.tape.headers["x-request-id"])
     expect(found, "outcome", (row.outcome, row.status), ("upstream_error", wanted))
     expect(found, "usage", (row.usage_source, row.usage, row.cost), ("none", None, 0))
-    expect(found, "error code in the row", row.error_code, error.code)
+    # One dialect writes its codes in capitals.
+    expect(found, "error code in the row", str(row.error_code).lower(), str(error.code).lower())
 
 
 def inside(played: Played, words: str, found: list[str]) -> None:

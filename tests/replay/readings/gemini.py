@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from tests.replay.said import Counted, Finish, Reading, Said, frames
+from tests.replay.said import Counted, Finish, Reading, Said, frames, is_base64
 
 FINISH: Mapping[str | int | None, Finish] = {
     "STOP": "stop",
@@ -51,6 +51,8 @@ def of_chunks(chunks: list[Any]) -> Reading:
             said = reading.choices.setdefault(candidate.get("index", place), Said())
             reason = candidate.get("finishReason")
             said.finish = (FINISH.get(reason, "other") if reason else None) or said.finish
+            # Words as numbers, which only those who ask for them can read.
+            said.beside["unreadable"] += type(reason) is int
             parts = (candidate.get("content") or {}).get("parts") or ()
             for part in parts:
                 _part(said, part)
@@ -85,7 +87,7 @@ def _part(said: Said, part: dict[str, Any]) -> None:
     for piece in call.get("partialArgs") or ():
         _place(said.calls[-1][1], piece)
     if "inlineData" in part:
-        said.beside["media"] += 1
+        said.beside["media" if is_base64(part["inlineData"].get("data") or "") else "unreadable"] += 1
     if part.keys() & {"executableCode", "codeExecutionResult", "toolCall", "toolResponse"}:
         said.beside["server_tools"] += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.replay.said import FRAME, Counted, Finish, Reading, Said, arguments, frames, objects
+from tests.replay.said import FRAME, Counted, Finish, Reading, Said, arguments, frames, is_base64, objects
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 STOPPED: dict[str | None, Finish] = {
@@ -108,7 +108,7 @@ def of_items(items: list[dict[str, Any]]) -> Said:
         elif (call := _call(item)) is not None:
             said.calls.append(call)
         elif item["type"] == "image_generation_call" and item.get("result"):
-            said.beside["media"] += 1
+            said.beside["media" if is_base64(item["result"]) else "unreadable"] += 1
         else:
             said.beside["server_tools"] += 1
     return said
