@@ -123,11 +123,16 @@ class Dialect(ABC):
     def limit_headers(self, requests: View | None, tokens: View | None) -> dict[str, str]:
         """The tightest limits that apply to a call, as headers of its answer. None: there is no such limit."""
         headers: dict[str, str] = {}
-        for kind, view in (("requests", requests), ("tokens", tokens)):
-            if view is not None:
-                headers[f"x-ratelimit-limit-{kind}"] = str(view.limit)
-                headers[f"x-ratelimit-remaining-{kind}"] = str(view.remaining)
-                headers[f"x-ratelimit-reset-{kind}"] = duration(view.reset)
+        if requests is not None:
+            limit, remaining, reset = requests
+            headers["x-ratelimit-limit-requests"] = str(limit)
+            headers["x-ratelimit-remaining-requests"] = str(remaining)
+            headers["x-ratelimit-reset-requests"] = duration(reset)
+        if tokens is not None:
+            limit, remaining, reset = tokens
+            headers["x-ratelimit-limit-tokens"] = str(limit)
+            headers["x-ratelimit-remaining-tokens"] = str(remaining)
+            headers["x-ratelimit-reset-tokens"] = duration(reset)
         return headers
 
     # Asked only of dialects that have such routes, or claim such requests.

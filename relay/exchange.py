@@ -96,6 +96,7 @@ class Exchange:
         "_upstream",
         "_waiter",
         "_way",
+        "_whole",
         "deadline",
         "ended",
         "headers",
@@ -126,9 +127,13 @@ class Exchange:
         self._inflate: Inflater | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
+        self._whole = False
 
-    def start(self, listener: Listener, limit: int) -> bool:
-        """Send at once. False if no connection is open: nothing was sent then. `limit`: bytes of the body kept."""
+    def start(self, listener: Listener, limit: int, *, whole: bool) -> bool:
+        """Send at once. False if no connection is open: nothing was sent then. `limit`: bytes of the body kept.
+
+        With `whole` the listener is not told of the head of an answer that has succeeded.
+        """
         pool, request = self._pool, self._request
         self._way, head = pool.head(request)
         connection = pool.idle(self._way)
@@ -137,6 +142,7 @@ class Exchange:
         self._connection = connection
         self._listener = listener
         self._limit = limit
+        self._whole = whole
         connection.begin(self)
         pool.busy.add(self)
         self.deadline = pool.loop.time() + self._upstream.first_byte_timeout
@@ -323,6 +329,9 @@ class Exchange:
             self._inflate = Inflater()
         if self._listener is not None:
             self.deadline = self._pool.loop.time() + self._patience()
+            if self._whole and 200 <= status < 300:
+                # What is wanted is its end.
+                return
         self._wake()
 
     def data(self, piece: bytes) -> None:
@@ -421,8 +430,9 @@ class Exchange:
                 self.deadline = NEVER
 
     def _wake(self) -> None:
-        if self._listener is not None:
-            self._listener.changed()
+        listener = self._listener
+        if listener is not None:
+            listener.changed()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -31,7 +31,7 @@ from relay.outlet import Outlet
 from relay.routing import PublicModel
 from relay.store.keys import Key, digest
 from relay.stream import DRAIN_SECONDS, Delivery
-from relay.views.auth import KEY_HEADERS, token_of
+from relay.views.auth import AUTHORIZATION, OTHERS, token_of
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -48,7 +48,7 @@ class Side(Protocol):
     """The client's connection, as the lane needs it."""
 
     seen: object
-    """The headers in which the last request had its key."""
+    """The Authorization headers of the last request."""
     mark: bytes
     """The digest of that key."""
 
@@ -109,8 +109,8 @@ class Lane:
     def _key(self, side: Side, message: RawRequestMessage) -> Key | None:
         """The live key of a request, if it is in memory."""
         headers = message.headers
-        seen = [headers.getall(name, None) for name in KEY_HEADERS]
-        if seen != side.seen:
+        seen = headers.getall(AUTHORIZATION, None)
+        if seen is None or seen != side.seen or any(name in headers for name in OTHERS):
             try:
                 side.mark = digest(token_of(headers))
             except NoKey:
@@ -147,7 +147,8 @@ class Passage:
             transport = self.relay.transport
             if isinstance(sent, UpstreamRequest) and isinstance(transport, Http1Transport):
                 exchange = transport.send(sent, target.upstream)
-                if exchange.start(self, MAX_ERROR if attempt.head.stream else attempt.most):
+                stream = attempt.head.stream
+                if exchange.start(self, MAX_ERROR if stream else attempt.most, whole=not stream):
                     self.exchange = exchange
                     return
         except Exception as error:

@@ -119,8 +119,13 @@ class Reservation:
             state.running -= 1
             bucket = state.tokens
             if bucket is not None and missing:
-                bucket.refill(now)
-                bucket.take(missing)
+                # `refill` and `take`, written out.
+                level = bucket.level - missing
+                if now > bucket.at:
+                    level += (now - bucket.at) * bucket.rate
+                    bucket.at = now
+                capacity = bucket.capacity
+                bucket.level = capacity if level > capacity else level if level > -capacity else -capacity
         self._limiter.ended(now)
 
     def views(self) -> tuple[View | None, View | None]:
@@ -164,19 +169,19 @@ class Limiter:
         """Take one request, `tokens` tokens and one place from every scope, or raise RateLimited and take nothing."""
         states = [self._state(scope, now) for scope in scopes]
         for scope, state in zip(scopes, states, strict=True):
-            requests, bucket, limits = state.requests, state.tokens, scope.limits
+            requests, bucket, most = state.requests, state.tokens, scope.limits.concurrency
             if (
                 (requests is not None and requests.level < 1)
                 or (bucket is not None and bucket.level < tokens)
-                or (limits.concurrency and state.running >= limits.concurrency)
+                or (most and state.running >= most)
             ):
                 self._refuse(scopes, states, tokens)
         for state in states:
             state.running += 1
-            if state.requests is not None:
-                state.requests.level -= 1
-            if state.tokens is not None:
-                state.tokens.level -= tokens
+            if (requests := state.requests) is not None:
+                requests.level -= 1
+            if (bucket := state.tokens) is not None:
+                bucket.level -= tokens
         return Reservation(self, states, tokens)
 
     def _refuse(self, scopes: Sequence[Scope], states: Sequence[State], tokens: int) -> None:
@@ -196,8 +201,25 @@ class Limiter:
         if state is None:
             state = self._states[scope.place] = State()
         limits = scope.limits
-        state.requests = _current(state.requests, limits.rpm, now)
-        state.tokens = _current(state.tokens, limits.tpm, now)
+        requests, tokens = state.requests, state.tokens
+        if (
+            requests is None
+            or tokens is None
+            or requests.capacity != limits.rpm
+            or tokens.capacity != limits.tpm
+            or now < requests.at
+            or now < tokens.at
+        ):
+            state.requests = _current(requests, limits.rpm, now)
+            state.tokens = _current(tokens, limits.tpm, now)
+            return state
+        # `refill` of both, written out: this runs for every call.
+        level = requests.level + (now - requests.at) * requests.rate
+        requests.level = level if level < requests.capacity else requests.capacity
+        requests.at = now
+        level = tokens.level + (now - tokens.at) * tokens.rate
+        tokens.level = level if level < tokens.capacity else tokens.capacity
+        tokens.at = now
         return state
 
     def ended(self, now: float) -> None:
@@ -223,13 +245,8 @@ def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
         return Bucket(capacity, now)
     if bucket.capacity != capacity:
         bucket.resize(capacity, now)
-        return bucket
-    # `refill`, written out: this runs twice for every call.
-    elapsed = now - bucket.at
-    if elapsed > 0:
-        level = bucket.level + elapsed * bucket.rate
-        bucket.level = level if level < bucket.capacity else bucket.capacity
-        bucket.at = now
+    else:
+        bucket.refill(now)
     return bucket
 
 

@@ -24,6 +24,8 @@ _MEDIA_TOKENS: Mapping[str, int] = {
 }
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
+_DEFINED = frozenset(("tools", "functions", "response_format"))
+"""What is part of the prompt without being a message."""
 _MESSAGE_TOKENS = 4
 """What a message costs beside its text."""
 
@@ -40,7 +42,7 @@ def max_output(data: Mapping[str, Any]) -> int | None:
     for name in ("max_tokens", "max_completion_tokens"):
         value = data.get(name)
         if value is not None:
-            limit = integer(value, name, 1, MAX_OUTPUT)
+            limit = value if type(value) is int and 0 < value <= MAX_OUTPUT else integer(value, name, 1, MAX_OUTPUT)
     return limit
 
 
@@ -87,9 +89,10 @@ def estimate_input(data: Mapping[str, Any]) -> int:
         calls = message.get("tool_calls")
         if isinstance(calls, list):
             total += sum(_call(call) for call in calls)
-    for name in ("tools", "functions", "response_format"):
-        if data.get(name):
-            total += len(orjson.dumps(data[name])) // 4
+    if not _DEFINED.isdisjoint(data):
+        for name in _DEFINED:
+            if data.get(name):
+                total += len(orjson.dumps(data[name])) // 4
     return total
 
 

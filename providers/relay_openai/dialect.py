@@ -58,7 +58,9 @@ class OpenAIChat(Dialect):
         model = read_model(data)
         read_messages(data)
         stream = read_stream(data)
-        tools = [*read_definitions(data, "tools"), *read_definitions(data, "functions")]
+        tools = False
+        if "tools" in data or "functions" in data:
+            tools = bool([*read_definitions(data, "tools"), *read_definitions(data, "functions")])
         return Head(
             operation=operation,
             model=model,
@@ -68,7 +70,7 @@ class OpenAIChat(Dialect):
             max_output=max_output(data),
             choices=read_choices(data),
             input_estimate=estimate_input(data),
-            has_tools=bool(tools),
+            has_tools=tools,
         )
 
     def parse(self, head: Head) -> Request:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.ir import Usage
-from relay.kit import token_count
+from relay.kit import MAX_TOKENS, token_count
 
 __all__ = ["decode_usage", "encode_usage"]
 
 _USUAL = frozenset(
     ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 )
+_SHORT = ("prompt_tokens", "completion_tokens", "total_tokens")
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -25,6 +26,9 @@ def decode_usage(raw: Any) -> Usage | None:
     """
     if not isinstance(raw, dict):
         return None
+    if len(raw) == len(_SHORT) and (short := _short(*map(raw.get, _SHORT))) is not None:
+        short.raw = raw
+        return short
     prompt = token_count(raw.get("prompt_tokens"))
     completion = token_count(raw.get("completion_tokens"))
     if prompt is None and completion is None:
@@ -69,6 +73,13 @@ def decode_usage(raw: Any) -> Usage | None:
         elif missing == usage.audio_in:
             usage.input = prompt + missing
     return usage
+
+
+def _short(prompt: Any, completion: Any, total: Any) -> Usage | None:
+    """Three counts that add up, as most small hosts send them; None for anything else."""
+    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+        return None
+    return Usage(prompt, completion) if total == prompt + completion <= MAX_TOKENS else None
 
 
 def _details(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -16,12 +16,11 @@ from relay.middleware import HEADERS, REQUEST_ID
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["KEY_HEADERS", "authenticate", "token_of"]
+__all__ = ["AUTHORIZATION", "OTHERS", "authenticate", "token_of"]
 
 AUTHORIZATION = istr("Authorization")
 OTHERS = (istr("x-api-key"), istr("api-key"), istr("x-goog-api-key"))
-KEY_HEADERS = (AUTHORIZATION, *OTHERS)
-"""Every header that may hold a key."""
+"""Where clients put keys that do not use Authorization."""
 
 
 async def authenticate(relay: Relay, request: web.Request, operation: str, dialect: Dialect | None) -> Call:

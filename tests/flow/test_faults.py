@@ -348,7 +348,7 @@ async def test_a_broken_meter_costs_numbers_and_not_the_answer(
     if streamed:
         monkeypatch.setattr(relay_openai.skim.SkimmingMeter, "feed", broken)
     else:
-        monkeypatch.setitem(family._direct, "meter_response", (broken, ()))
+        monkeypatch.setitem(family._calls, "meter_response", broken)
     async with relay.chat(stream=streamed) as response:
         assert response.status == 200
         assert b"Hello" in await response.read()
