@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay import Head, Target, Upstream
-from relay.events import Event
+from relay.events import ArgumentsDelta, Event, SignatureDelta, TextDelta, ThinkingDelta
 from relay.fold import Fold, unfold
 from relay.ir import (
     Choice,
@@ -261,6 +261,23 @@ def unlabelled(part: Part) -> Part:
     return replace(part, extra=None) if is_labelled(own.get("thoughtSignature")) else part
 
 
+def pieces(response: Response) -> list[Event]:
+    """The answer as a stream that gives every text in two pieces."""
+    events: list[Event] = []
+    for event in unfold(response):
+        match event:
+            case TextDelta(index, text) | ThinkingDelta(index, text):
+                kind = type(event)
+                events += [kind(index, text[:1]), kind(index, text[1:])]
+            case SignatureDelta(index, text):
+                events += [SignatureDelta(index, text[:1]), SignatureDelta(index, text[1:])]
+            case ArgumentsDelta(index, text):
+                events += [ArgumentsDelta(index, text[:1]), ArgumentsDelta(index, text[1:])]
+            case _:
+                events.append(event)
+    return events
+
+
 def streamed(events: list[Event], cuts: list[int], asked: Head) -> bytes:
     encoder = DIALECT_.stream_encoder(asked)
     places = [0, *sorted(cut % (len(events) + 1) for cut in cuts), len(events)]
@@ -284,8 +301,8 @@ CUTS = st.lists(st.integers(0, 5000), max_size=5)
 @given(responses(), CUTS, st.booleans())
 def test_any_answer_survives_whole_and_streamed(response: Response, cuts: list[int], array: bool) -> None:
     assert plain(response_of(DIALECT_.encode_response(response, head(stream=False)))) == response
-    data = streamed(unfold(response), cuts, head(array=array))
-    assert data == streamed(unfold(response), [], head(array=array))
+    data = streamed(pieces(response), cuts, head(array=array))
+    assert data == streamed(pieces(response), [], head(array=array))
     assert plain(folded(data, cuts)) == response
     if array:
         assert len(json.loads(data)) >= 1
@@ -323,8 +340,9 @@ def turns(draw: Any) -> list[Part]:
     """A turn that calls a function; thoughts without a signature stand alone, or nobody could tell them apart."""
     thoughts = draw(st.one_of(st.lists(st.one_of(FOREIGN, REDACTED), max_size=3), UNSIGNED.map(lambda one: [one])))
     text = [Text(draw(WORDS))] if draw(st.booleans()) else []
-    calls = [ToolCall(f"call-{number}", draw(NAMES), draw(ARGUMENTS)) for number in range(draw(st.integers(1, 2)))]
-    return [*thoughts, *text, *calls]
+    calls = [ToolCall(f"call-{number}", draw(NAMES), draw(ARGUMENTS)) for number in range(3)]
+    between = draw(st.lists(FOREIGN, max_size=1))
+    return [*thoughts, *text, *calls[: draw(st.integers(1, 2))], *between, *calls[2 : 2 + len(between)]]
 
 
 def spelled_otherwise(value: Any) -> Any:
@@ -345,7 +363,7 @@ def test_thoughts_of_others_come_back_with_the_call(
 ) -> None:
     response = Response("r", "m", [Choice(parts, StopReason("tool_calls", "tool_use"))])
     if stream:
-        data = streamed(unfold(response), cuts, head(shown=shown))
+        data = streamed(pieces(response), cuts, head(shown=shown))
         answers = [json.loads(line[6:]) for line in data.splitlines() if line]
     else:
         answers = [json.loads(DIALECT_.encode_response(response, head(shown=shown, stream=False)))]
@@ -369,6 +387,22 @@ def test_thoughts_of_others_come_back_with_the_call(
         part.id for part in parts if isinstance(part, ToolCall)
     ]
     assert len(forward.losses) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(FOREIGN, UNSIGNED), WORDS, st.booleans(), CUTS)
+def test_thoughts_that_were_shown_come_back_with_their_text(
+    thought: Thinking, text: str, stream: bool, cuts: list[int]
+) -> None:
+    response = Response("r", "m", [Choice([thought, Text(text)], StopReason("stop", "end_turn"))])
+    if stream:
+        data = streamed(pieces(response), cuts, head())
+        said = [json.loads(line[6:])["candidates"][0]["content"] for line in data.splitlines() if line]
+    else:
+        data = DIALECT_.encode_response(response, head(stream=False))
+        said = [json.loads(data)["candidates"][0]["content"]]
+    request = parse_request({"contents": said}, "m", stream=False)
+    assert [turn.parts for turn in request.messages] == [[thought, Text(text)]]
 
 
 def test_nothing_follows_the_end_or_a_failure() -> None:

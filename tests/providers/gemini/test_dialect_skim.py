@@ -89,6 +89,23 @@ def test_any_stream_cut_anywhere_ends_as_its_decoder_says(values: list[Any], cut
     assert end(fed(ContentMeter(), data, cuts)) == end(decoded(data))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"promptFeedback": {"blockReason": "SAFETY"}}],
+        [{"promptFeedback": {"blockReason": 1}}, {"usageMetadata": USAGE}],
+        [{"promptFeedback": {"blockReason": "SAFETY"}}, piece({"text": "a"})],
+        [piece({"text": "a"}, finish="STOP"), piece({"text": "b"}, index=1)],
+        [piece({"text": "a"}, finish="STOP"), piece({"text": "b"}), {"usageMetadata": USAGE}],
+        [piece({"text": "a"}, finish=1)],
+        [{"usageMetadata": USAGE}],
+        [{}],
+    ],
+)
+def test_the_end_is_where_the_decoder_sees_it(values: list[Any]) -> None:
+    assert end(fed(ContentMeter(), sse(*values), [])) == end(decoded(sse(*values)))
+
+
 def test_output_begins_with_the_first_word() -> None:
     meter = ContentMeter()
     meter.feed(sse(piece({"text": ""}), {"usageMetadata": USAGE}))
