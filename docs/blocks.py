@@ -42,7 +42,7 @@ DIALECTS = {
     "anthropic-messages": "Messages",
     "gemini": "generateContent",
 }
-"""The dialects that clients speak, whether the relay serves them yet or not."""
+"""The dialects that clients speak, and what their vendors call them."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -206,12 +206,8 @@ def dialects() -> str:
     for name, title in DIALECTS.items():
         speaking = [family.name for family in (bound.family for bound in plugins().families.values())]
         native = [one for one in speaking if name in plugins().families[one].family.dialects]
-        paths = (
-            ", ".join(code(f"POST {shown(route.path)}") for route in served[name].routes if route.method == "POST")
-            if name in served
-            else ""
-        )
-        rows.append((code(name), title, paths or "not served yet", ", ".join(native) if name in served else ""))
+        paths = ", ".join(code(f"POST {shown(route.path)}") for route in served[name].routes if route.method == "POST")
+        rows.append((code(name), title, paths, ", ".join(native)))
     return table(("Dialect", "API", "Paths", "Passes through untouched to"), rows)
 
 
