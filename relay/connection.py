@@ -126,8 +126,12 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._failed(error)
             return
-        if self._bodies:
-            self._deliver()
+        bodies = self._bodies
+        if bodies and self.exchange is not None:
+            # `_deliver`, written out: this runs for every read of every stream.
+            piece = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+            bodies.clear()
+            self.exchange.data(piece)
         if self._complete:
             # Only now: whoever uses the connection next must find that nothing came behind the answer.
             self._complete = False

@@ -367,9 +367,21 @@ class Exchange:
                 self._pause()
             self._wake()
             return
-        if not self._stopped:
-            self.moved = True
-            self._give(sink, piece)
+        if self._stopped:
+            return
+        self.moved = True
+        # `_give`, written out: this runs for every piece of every stream.
+        try:
+            go_on = sink.take(piece)
+        except BaseException as error:
+            self._raised = error
+            self._stop()
+            return
+        if not go_on:
+            self._stop()
+        elif sink.full():
+            self._pause()
+            self._wake()
 
     def _give(self, sink: Sink, piece: bytes) -> None:
         try:

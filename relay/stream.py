@@ -134,7 +134,25 @@ class Delivery:
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
-        data, go_on = self._work(piece)
+        counter = self.counter
+        if counter is not None and self.opened:
+            # The way of nearly every piece: `_work` and `_send`, written out.
+            try:
+                counter.feed(piece)
+            except RelayError as error:
+                counter.error = error
+            except Exception:
+                self._broken()
+            if counter.error is None and not counter.complete:
+                data = self.filter.feed(piece) if self.filter is not None else piece
+                if data:
+                    self.last = data
+                    self.quiet = False
+                    self.outlet.send(data)
+                return True
+            data, go_on = self._judged(piece, counter)
+        else:
+            data, go_on = self._work(piece)
         if not go_on:
             self.rest = data
         elif self.opened:
@@ -157,35 +175,37 @@ class Delivery:
         await self.outlet.drain()
 
     def _work(self, piece: bytes) -> tuple[bytes, bool]:
-        """Count, judge, translate: what goes to the client, and whether more is expected.
-
-        What must not look finished is found out here, before its last bytes are gone.
-        """
-        meter = self.meter
+        """Count, judge, translate: what goes to the client, and whether more is expected."""
         counter = self.counter
         if counter is not None:
             try:
                 counter.feed(piece)
             except RelayError as error:
-                meter.error = error
+                counter.error = error
             except Exception:
                 self._broken()
-            data = self.filter.feed(piece) if self.filter is not None else piece
-            if meter.error is None:
-                return data, not meter.complete
-            events: list[Event] = []
-        else:
-            events = self._decode(piece)
-            data = b""
+            return self._judged(piece, counter)
+        meter = self.meter
+        events = self._decode(piece)
         if meter.error is not None and not self._told(meter.error):
             raise self._masked(meter.error)
         if self.strict and meter.complete:
             self._check()
         if self.encoder is not None:
             data = self.encoder.encode(events) if events else b""
-        elif counter is None:
+        else:
             data = self.filter.feed(piece) if self.filter is not None else piece
         return data, not meter.complete and meter.error is None
+
+    def _judged(self, piece: bytes, counter: StreamMeter) -> tuple[bytes, bool]:
+        """The same for a piece that was counted.
+
+        What must not look finished is found out here, before its last bytes are gone.
+        """
+        if counter.error is not None and not self._told(counter.error):
+            raise self._masked(counter.error)
+        data = self.filter.feed(piece) if self.filter is not None else piece
+        return data, not counter.complete and counter.error is None
 
     def _told(self, error: RelayError) -> bool:
         """Whether the bytes that are about to pass through tell of the error themselves, in the caller's dialect."""
