@@ -59,7 +59,9 @@ class DemoTransport:
     async def _send(self, request: UpstreamRequest, upstream: Upstream) -> AsyncIterator[Answer]:
         question = orjson.loads(request.body)
         if "inputs" in question:
-            yield DemoAnswer(200, [orjson.dumps(embedding_answer(question))], 0)
+            # Beside the event loop: a request may be a whole library.
+            answer = await asyncio.to_thread(embedding_answer, question)
+            yield DemoAnswer(200, [orjson.dumps(answer)], 0)
             return
         lines = list(_lines(question))
         delay = float(upstream.options.get("delay_ms", 0)) / 1000

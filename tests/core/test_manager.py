@@ -9,7 +9,7 @@ import pytest
 
 from relay import Family, Target, Upstream, hookimpl
 from relay.errors import PluginError, Unsupported
-from relay.ir import Request
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Request
 from relay.manager import Contradiction, Plugins
 
 
@@ -206,3 +206,37 @@ def loaded_object(thing: object) -> Plugins:
     plugins.add("thing", thing)
     plugins.bind()
     return plugins
+
+
+WANTED = EmbeddingRequest("m", ["a"])
+
+
+def test_a_family_without_hooks_for_vectors_makes_none() -> None:
+    bound = loaded(a=module(relay_families=family("one"))).families["one"]
+    assert bound.translate_embedding_request(WANTED, TARGET, []) is None
+    assert bound.translate_embedding_response(TARGET, 200, {}, b"") is None
+
+
+def test_vectors_are_asked_of_the_family_by_its_own_hooks() -> None:
+    answer = EmbeddingResponse([[1.0]])
+    plugin = module(
+        relay_families=family("one"),
+        translate_embedding_request=lambda request: request.inputs[0].encode(),
+        translate_embedding_response=lambda body, dialect: answer if (body, dialect) == (b"b", "d") else None,
+    )
+    bound = loaded(a=plugin).families["one"]
+    assert bound.translate_embedding_request(WANTED, TARGET, []) == b"a"
+    assert bound.translate_embedding_response(TARGET, 200, {}, b"b", "d") is answer
+
+
+def test_a_wrong_answer_to_the_hooks_for_vectors_names_the_plugin() -> None:
+    plugin = module(
+        relay_families=family("one"),
+        translate_embedding_request=lambda: "text",
+        translate_embedding_response=lambda: [[1.0]],
+    )
+    bound = loaded(a=plugin).families["one"]
+    with pytest.raises(PluginError, match="'a' returned str from translate_embedding_request"):
+        bound.translate_embedding_request(WANTED, TARGET, [])
+    with pytest.raises(PluginError, match="'a' returned list from translate_embedding_response"):
+        bound.translate_embedding_response(TARGET, 200, {}, b"")

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -398,3 +399,86 @@ async def test_a_wrong_parameter_is_named_where_the_relay_translates(start: Star
     async with post(relay, {"model": "demo-echo", "input": "a", **body}) as response:
         error = (await response.json())["error"]
     assert (response.status, error["code"], error["param"]) == (400, "invalid_parameter", param)
+
+
+# Families of others.
+
+PLUGIN = """
+import orjson
+from relay import Family, UpstreamRequest, hookimpl
+from relay.ir import EmbeddingResponse, Usage
+
+@hookimpl
+def relay_families():
+    return [Family("mine", dialects=frozenset({"openai-embeddings"}))]
+
+@hookimpl
+def endpoint(target, operation, body):
+    assert operation == "embeddings"
+    return UpstreamRequest(target.upstream.base_url + "/v", {}, body)
+"""
+FAULTY = """
+@hookimpl
+def meter_response(body):
+    raise KeyError("usage")
+"""
+READING = """
+@hookimpl
+def translate_embedding_response(body, dialect):
+    assert dialect == "openai-embeddings"
+    return EmbeddingResponse([], usage=Usage(input=orjson.loads(body)["n"]))
+"""
+BLIND = """
+@hookimpl
+def translate_embedding_request(request):
+    return b"{}"
+"""
+
+
+def plugged(folder: Path, upstream: FakeUpstream, *code: str, dialects: str = '["openai-embeddings"]') -> str:
+    (folder / "mine.py").write_text(PLUGIN + "".join(code))
+    return f"""
+    [plugins]
+    folder = "{folder}"
+    [upstreams.mine]
+    family = "mine"
+    base_url = "{upstream.url}"
+    dialects = {dialects}
+    """
+
+
+@pytest.mark.parametrize(
+    ("code", "source", "tokens"),
+    [([], "estimate", 2), ([FAULTY], "estimate", 2), ([READING], "provider", 77), ([FAULTY, READING], "estimate", 2)],
+)
+async def test_what_a_plugin_cannot_count_costs_its_numbers_and_never_the_answer(
+    start: Start, upstream: FakeUpstream, tmp_path: Path, code: list[str], source: str, tokens: int
+) -> None:
+    upstream.scripts = [http(b'{ "n": 77 }')]
+    relay = await start(plugged(tmp_path, upstream, *code))
+    async with post(relay, {"model": "mine/x", "input": "12345678"}) as response:
+        assert (response.status, await response.read()) == (200, b'{ "n": 77 }')
+    row = await relay.row()
+    assert row.usage is not None
+    assert (row.outcome, row.usage_source, row.usage.input, row.usage.output) == ("ok", source, tokens, 0)
+
+
+async def test_a_plugin_that_asks_and_does_not_read_is_named(
+    start: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    upstream.scripts = [http({})]
+    relay = await start(plugged(tmp_path, upstream, BLIND, dialects="[]"))
+    async with post(relay, {"model": "mine/x", "input": "a"}) as response:
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (500, "plugin_error")
+    assert "'mine'" in error["message"]
+    assert (await relay.row()).cost == 0
+
+
+async def test_a_plugin_without_hooks_for_vectors_is_not_asked_for_any(
+    start: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    relay = await start(plugged(tmp_path, upstream, dialects="[]"))
+    async with post(relay, {"model": "mine/x", "input": "a"}) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "unsupported_operation")
+    assert not upstream.seen
