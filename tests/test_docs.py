@@ -514,8 +514,8 @@ async def test_the_python_client_in_the_pages_works(tmp_path: Path) -> None:
     import asyncio
 
     config = '[upstreams.demo]\nfamily = "demo"\n[models.smart]\ntargets = ["demo/demo-echo"]\n'
-    programs = [text for name in ("openai-python", "anthropic-python") for _, text in fences(runs=name)]
-    assert len(programs) == 3
+    programs = [text for name in ("openai-python", "anthropic-python", "genai-python") for _, text in fences(runs=name)]
+    assert len(programs) == 4
     async with serving(config, tmp_path) as (url, key, _):
         for program in programs:
             text = program.replace("http://127.0.0.1:8748", url).replace("sk-relay-...", key)
