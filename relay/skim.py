@@ -50,11 +50,10 @@ class Mould:
         if self.middle or not data.startswith(self.head) or not data.endswith(self.tail):
             return 0
         # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
-        # there are as many tails as data lines, each event has its own; and if behind each tail but the last there is a
-        # head, each event has that too. Only a data line at the very beginning has no line end before it.
-        events = data.count(self.tail)
-        alone = data.count(b"\ndata:") + data.startswith(b"data:") == events
-        return events if alone and (events == 1 or data.count(self.tail + self.head) == events - 1) else 0
+        # behind each tail but the last there is a head, and there are no more data lines than that makes, then each of
+        # them is of one event. Only a data line at the very beginning has no line end before it.
+        events = data.count(b"\ndata:") + data.startswith(b"data:")
+        return events if events == 1 or data.count(self.tail + self.head) == events - 1 else 0
 
 
 class SkimmingMeter(Meter):

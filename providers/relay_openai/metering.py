@@ -71,6 +71,8 @@ def _candidates(raw: bytes) -> list[bytes]:
     return found
 
 
+_COUNTS = b'"usage"'
+_NOTHING = (_COUNTS + b":null", _COUNTS + b": null")
 _EMPTY = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -89,15 +91,43 @@ class UsageFilter(WholeEvents):
         return rest if opened or not _is_count(rest) else _lead(rest)
 
     def _filtered(self, complete: bytes) -> bytes:
-        # The quick look first: this runs for every piece, and the search costs as much as the rest of its way.
-        if (b"[]" not in complete and b"[ " not in complete) or not _EMPTY.search(complete):
+        # The quick look first: this runs for every piece.
+        if b"[]" not in complete and b"[ " not in complete:
             return complete
+        if b"\r" in complete:
+            return self._one_by_one(complete)
+        kept = []
+        start = 0
+        place = complete.find(_COUNTS)
+        while place >= 0:
+            if complete.startswith(_NOTHING, place):
+                # In every chunk of some hosts.
+                place = complete.find(_COUNTS, place + 1)
+                continue
+            first = complete.rfind(b"\n\n", start, place) + 2
+            first = first if first > 1 else start
+            end = complete.find(b"\n\n", place) + 2
+            if end == 1:
+                break
+            event = complete[first:end]
+            if _is_count(event):
+                # Empty lines before the dropped event are not part of it.
+                kept += [complete[start:first], _lead(event)]
+                start = end
+            place = complete.find(_COUNTS, end)
+        if not start:
+            return complete
+        kept.append(complete[start:])
+        return b"".join(kept)
+
+    @staticmethod
+    def _one_by_one(complete: bytes) -> bytes:
+        """The same, for line ends of any kind."""
         kept = []
         start = 0
         for match in EVENT_END.finditer(complete):
             event = complete[start : match.end()]
             start = match.end()
-            # Empty lines before the dropped event are not part of it.
             kept.append(_lead(event) if _is_count(event) else event)
         kept.append(complete[start:])
         return b"".join(kept)

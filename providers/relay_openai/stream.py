@@ -25,6 +25,9 @@ from relay_openai.response import decode_response
 __all__ = ["ChatDecoder", "WholeDecoder"]
 
 
+_DONE = b"[DONE]"
+
+
 class ChatDecoder:
     """A `StreamDecoder` for server-sent `chat.completion.chunk` events."""
 
@@ -71,6 +74,8 @@ class ChatDecoder:
 
     def _event(self, name: str, payload: bytes, out: list[Event], *, last: bool = False) -> bool:
         """Read one event; whether the stream goes on after it."""
+        if payload == _DONE:
+            return self._odd(payload, out, last=last)
         try:
             chunk = loads(payload)
         except ValueError:
@@ -88,7 +93,7 @@ class ChatDecoder:
     def _odd(self, payload: bytes, out: list[Event], *, last: bool) -> bool:
         """An event that is not JSON: the end marker, nothing, or a fault."""
         text = payload.strip()
-        if text == b"[DONE]":
+        if text == _DONE:
             reader = self._reader
             if reader.any_finished or (reader.spoke and (reader.counted or self._silent)):
                 return self._finish(out)
