@@ -66,6 +66,7 @@ class _Candidate:
         self.refusal: list[str] | None = None
         """What the model declined with: it is told at the end, if not the prompt was blocked."""
         self.said = False
+        """Whether there was any part, even one that this format has no place for."""
         self.stop: StopReason | None = None
         self.extra: Any = None
 
@@ -162,7 +163,6 @@ class ContentEncoder:
 
     def _write(self, choice: int, part: Wire) -> None:
         """An object with one part."""
-        self._candidate(choice).said = True
         head, tail = self._ends(choice)
         self._out.append(self._frames.frame(head + dumps(part) + tail))
 
@@ -179,27 +179,25 @@ class ContentEncoder:
             self._start = event
 
     def _part_start(self, event: PartStart) -> None:
+        self._candidate(event.choice).said = True
         start = _START.get(type(event.part))
         if start is not None:
             start(self, event)
 
     def _start_text(self, event: PartStart) -> None:
         part: Any = event.part
-        candidate = self._candidate(event.choice)
-        candidate.citations += part.citations or ()
+        self._candidate(event.choice).citations += part.citations or ()
         if own_fields(part.extra):
             # What stands beside its text goes with all of it.
             self._open[event.index] = _Open(part, event.choice)
             return
         head, tail = self._ends(event.choice)
-        candidate.said = True
         self._open[event.index] = _Open(part, event.choice, head + b'{"text":', b"}" + tail)
         if part.text:
             self._write(event.choice, {"text": part.text})
 
     def _start_thinking(self, event: PartStart) -> None:
         part: Any = event.part
-        self._candidate(event.choice).said = True
         if not self._shown or part.redacted or own_fields(part.extra):
             opened = _Open(part, event.choice)
         else:
@@ -309,7 +307,7 @@ class ContentEncoder:
         candidates = []
         for index, candidate in sorted(self._candidates.items()):
             refused = candidate.refusal is not None
-            feedback = prompt_feedback(candidate.stop, candidate.extra, silent=not candidate.said and not refused)
+            feedback = prompt_feedback(candidate.stop, candidate.extra, silent=not candidate.said)
             if feedback is not None:
                 body["promptFeedback"] = feedback
                 continue
