@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,14 @@ from relay.errors import (
 )
 from relay.events import StreamMeter
 from relay.family import Target, Transport, UpstreamRequest
+from relay.fold import unfold
 from relay.ir import Loss, Response
 from relay.kit import error_for_status
+from relay.lost import answer_losses
 from relay.manager import BoundFamily, guarded
 from relay.meter import Meter
 from relay.outlet import Outlet
-from relay.stream import Delivery, bad_arguments, safe_header
+from relay.stream import Delivery, bad_arguments, dropped, safe_header
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -42,6 +44,12 @@ NOTHING = Forward(b"")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger("relay.attempt")
+
+
+@lru_cache(maxsize=1024)
+def _named(target: Target) -> tuple[str, str]:
+    """A target's upstream and model as header values."""
+    return safe_header(target.upstream.name), safe_header(target.model)
 
 
 def content_type(headers: Mapping[str, str]) -> str:
@@ -99,7 +107,20 @@ class Attempt:
 
     def prepare(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         """What to send, or what will tell."""
-        self.forward = self._forward()
+        forward = self.forward = self._forward()
+        head, model = self.head, self.call.model
+        if model is None or not self.native or head.headers or self.target is not model.targets[0]:
+            return self._endpoint()
+        kind = (self.speaks, head.operation, head.stream)
+        kept = model.lasting.get(kind)
+        if kept is not None:
+            return UpstreamRequest(kept.url, kept.headers, forward.body, kept.method)
+        sent = self._endpoint()
+        if isinstance(sent, UpstreamRequest) and sent.lasting:
+            model.lasting[kind] = UpstreamRequest(sent.url, sent.headers, b"", sent.method)
+        return sent
+
+    def _endpoint(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         return self.family.endpoint(
             self.target,
             self.head.operation,
@@ -119,7 +140,9 @@ class Attempt:
         else:
             forward = Forward(self._translated(losses))
         if losses and self.call.key.strict:
-            raise Unsupported(f"{self.target} cannot carry {losses[0]}", param=losses[0].field)
+            for loss in losses:
+                if not loss.hint:
+                    raise Unsupported(f"{self.target} cannot carry {loss}", param=loss.field)
         return forward
 
     def _translated(self, losses: list[Loss]) -> bytes:
@@ -159,17 +182,21 @@ class Attempt:
         response = None
         if self.native and call.check is None:
             # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
-            with contextlib.suppress(PluginError):
+            try:
                 usage = self.family.meter_response(self.target, headers, body, self.speaks)
-                if usage is not None and usage.input is not None and usage.output is not None:
-                    meter.usage = usage
-                    meter.complete = True
+            except PluginError:
+                usage = None
+            if usage is not None and usage.input is not None and usage.output is not None:
+                meter.usage = usage
+                meter.complete = True
         if not meter.complete:
             response = self._read(status, headers, body)
             meter.complete = True
             if response is not None:
                 meter.whole(response)
                 self._check(meter)
+                if not self.native:
+                    call.losses += answer_losses(unfold(response), self.dialect.name, self.dialect.capacity)
         call.first_byte = self.relay.clock()
         self.relay.bill(call)
         self._describe()
@@ -227,7 +254,6 @@ class Attempt:
         headers = self.call.headers
         if self.dialect.request_id_header:
             headers[self.dialect.request_id_header] = self.call.id
-        headers["x-relay-upstream"] = safe_header(self.target.upstream.name)
-        headers["x-relay-model"] = safe_header(self.target.model)
+        headers["x-relay-upstream"], headers["x-relay-model"] = _named(self.target)
         if self.call.losses:
-            headers["x-relay-dropped"] = safe_header(", ".join(loss.field for loss in self.call.losses))[:1000]
+            headers["x-relay-dropped"] = dropped(self.call.losses)

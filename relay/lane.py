@@ -89,7 +89,8 @@ class Lane:
         if key is None:
             return None
         dialect = self.routes[message.path]
-        call = Call(new_request_id(), key, "generate", started=relay.clock(), at=int(relay.wall() * 1000))
+        at = int(relay.wall() * 1000)
+        call = Call(new_request_id(at), key, "generate", started=relay.clock(), at=at)
         call.dialect = dialect
         try:
             call.head = dialect.peek(raw, "generate", NO_PLACE, message.headers)

@@ -98,6 +98,9 @@ class View(NamedTuple):
     reset: float
 
 
+_new_view = tuple.__new__
+
+
 class Reservation:
     """What one call holds. Settle it exactly once; later calls of `settle` do nothing."""
 
@@ -144,7 +147,8 @@ def _view(bucket: Bucket | None) -> View | None:
     if bucket is None:
         return None
     level, capacity = bucket.level, bucket.capacity
-    return View(int(capacity), int(level + 1e-6) if level > 0 else 0, (capacity - level) / bucket.rate)
+    # As `View(...)`, which is a Python function.
+    return _new_view(View, (int(capacity), int(level + 1e-6) if level > 0 else 0, (capacity - level) / bucket.rate))
 
 
 def _tightest(buckets: Iterable[Bucket | None]) -> Bucket | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -27,7 +28,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler raises into an answer. No traceback ever leaves; it stays in the log, under the id."""
-    request_id = request[REQUEST_ID] = new_request_id()
+    request_id = request[REQUEST_ID] = new_request_id(time.time_ns() // 1_000_000)
     try:
         return await handler(request)
     except RelayError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from relay.errors import NoSuchModel
-from relay.family import Model, Target, Upstream
+from relay.family import Model, Target, Upstream, UpstreamRequest
 from relay.limits import Limits
 from relay.pricing import Price
 
@@ -36,6 +36,8 @@ class PublicModel:
     """The configured price; it wins over every catalogue."""
     limits: Limits = field(default_factory=Limits)
     configured: bool = False
+    lasting: dict[tuple[str, str, bool], UpstreamRequest] = field(default_factory=dict, repr=False)
+    """What is sent to the first target in each dialect, but for the body, where its family says that it lasts."""
 
 
 class Router:

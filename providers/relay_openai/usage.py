@@ -14,6 +14,9 @@ _USUAL = frozenset(
     ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 )
 _SHORT = ("prompt_tokens", "completion_tokens", "total_tokens")
+_INSIDE = {"cached_tokens": "cache_read", "cache_write_tokens": "cache_write_5m", "audio_tokens": "audio_in"}
+_OUTSIDE = {"reasoning_tokens": "reasoning", "audio_tokens": "audio_out"}
+"""Where the hub has the details of the prompt's and of the completion's tokens."""
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -41,16 +44,12 @@ def decode_usage(raw: Any) -> Usage | None:
         completion = total - prompt
     if raw.keys() <= _USUAL and prompt is not None and completion is not None and total == prompt + completion:
         # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
-        return Usage(
-            input=prompt,
-            output=completion,
-            cache_read=token_count(inside.get("cached_tokens")),
-            cache_write_5m=token_count(inside.get("cache_write_tokens")),
-            reasoning=token_count(outside.get("reasoning_tokens")),
-            audio_in=token_count(inside.get("audio_tokens")),
-            audio_out=token_count(outside.get("audio_tokens")),
-            raw=raw,
-        )
+        usage = Usage(prompt, completion, raw=raw)
+        for details, places in ((inside, _INSIDE), (outside, _OUTSIDE)):
+            for name in details:
+                if (place := places.get(name)) is not None:
+                    setattr(usage, place, token_count(details[name]))
+        return usage
     usage = Usage(
         input=prompt,
         output=completion,
