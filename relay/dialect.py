@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
-from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Tool
+from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, Loss, LossKind, Request, Response, Tool
 from relay.limits import View, duration
 
 __all__ = ["Dialect", "EmbeddingDialect", "Forward", "Head", "Route", "StreamFilter"]
@@ -89,6 +89,10 @@ class Dialect(ABC):
     """
     key_parameter: ClassVar[str] = ""
     """The parameter of the query in which clients of this dialect may send their key. It is never passed on."""
+    capacity: ClassVar[Capacity] = Capacity()
+    """What its answers have room for. Callers are told of the rest."""
+    losses: ClassVar[Sequence[LossKind]] = ()
+    """What even requests that pass through can lose: declared for the documentation, reported in `Forward.losses`."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 

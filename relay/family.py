@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from relay.ir import LossKind
 from relay.secret import Secret
 
 __all__ = [
@@ -80,6 +81,8 @@ class Family:
     hosts: Sequence[Host] = ()
     capabilities: Mapping[str, bool] = field(default_factory=dict)
     """What its models can do unless told otherwise, by the names in `CAPABILITIES`."""
+    losses: Sequence[LossKind] = ()
+    """What its requests cannot carry: declared for the documentation, reported by `translate_request`."""
     options: frozenset[str] = frozenset()
     """Settings that an `[upstreams.NAME.options]` table may hold for this family."""
     addressed: bool = True
@@ -134,6 +137,9 @@ class UpstreamRequest:
     """A family that sends the same ones with each request does best to give the same `MappingProxyType` each time."""
     body: bytes = b""
     method: str = "POST"
+    lasting: bool = False
+    """Whether all but the body is the same for every call of this target with this operation, dialect and `stream`,
+    without headers of the caller's: then the hook need not be asked again. Credentials that expire do not last."""
 
 
 class Sink(Protocol):

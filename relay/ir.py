@@ -15,17 +15,20 @@ Three rules hold everywhere:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "Cache",
+    "Capacity",
     "Choice",
     "EmbeddingRequest",
     "EmbeddingResponse",
     "Extra",
     "Loss",
+    "LossKind",
     "Media",
     "Message",
     "Opaque",
@@ -47,6 +50,7 @@ __all__ = [
     "ToolChoice",
     "ToolResult",
     "Usage",
+    "everything",
 ]
 
 Extra: TypeAlias = dict[str, dict[str, Any]]
@@ -349,11 +353,72 @@ class EmbeddingResponse:
 
 
 @dataclass(slots=True, frozen=True)
+class LossKind:
+    """A loss that a family or a dialect makes knowingly: declared once, documented from here, reported with `at`.
+
+    `field` and `reason` may hold `{names}` for what is known only when it happens.
+    """
+
+    id: str
+    """Unique among those of its family or dialect."""
+    field: str
+    """What gets lost, in the words of the request or of the answer."""
+    reason: str
+    when: str
+    """When it happens, for the documentation."""
+    hint: bool = False
+    """Whether what matters arrives all the same: the model is told the same, and the answer keeps the form that was
+    asked for. Strict keys are not refused for it."""
+
+    def at(self, **facts: object) -> Loss:
+        """One such loss."""
+        if not facts:
+            return Loss(self.field, self.reason, self)
+        return Loss(self.field.format(**facts), self.reason.format(**facts), self)
+
+
+@dataclass(slots=True, frozen=True)
 class Loss:
-    """Something the target cannot carry: the field in the caller's words, and why."""
+    """Something the target, or the caller's dialect, cannot carry: the field in the caller's words, and why."""
 
     field: str
     reason: str
+    kind: LossKind | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The declaration. A loss without one is taken to matter."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}"
+
+    @property
+    def hint(self) -> bool:
+        """Whether strict keys let it pass."""
+        return self.kind is not None and self.kind.hint
+
+
+def everything(value: object, /) -> bool:
+    """Whether there is room for this: there is."""
+    return True
+
+
+@dataclass(slots=True, frozen=True)
+class Capacity:
+    """What answers of a dialect have room for. What they have not is lost, and the caller is told."""
+
+    choices: bool = True
+    """More than one choice."""
+    logprobs: bool = True
+    thinking: bool = True
+    refusal: bool = True
+    """A part for a refusal; where there is none, its words arrive as text."""
+    stops: frozenset[StopKind] = frozenset(("stop", "length", "tool_calls", "filter", "error", "other"))
+    """Reasons to stop that clients can tell from an answer that is complete."""
+    words: frozenset[str] = frozenset()
+    """The dialect's own words for reasons to stop, which stay as they are."""
+    sequence: bool = True
+    """Which of the stop sequences was met."""
+    media: Callable[[Media], bool] = everything
+    citation: Callable[[Any], bool] = everything
+    server_call: Callable[[ToolCall], bool] = everything
+    """A call that the upstream's own tools have answered already."""
+    signatures: frozenset[str] = frozenset()
+    """Dialects whose marks on text and calls have a place, beside the dialect's own."""

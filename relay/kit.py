@@ -20,13 +20,15 @@ from relay.body import BOM
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.events import Event
 from relay.fold import Fold
-from relay.ir import EmbeddingRequest, Loss, Request, Response
+from relay.ir import Response
+from relay.lost import FOREIGN_LOSSES, Losses, foreign_fields
 from relay.paths import cache_dir
 from relay.pricing import usd
 from relay.table import table
 
 __all__ = [
     "EVENT_END",
+    "FOREIGN_LOSSES",
     "MAX_MESSAGE",
     "Losses",
     "NdjsonDecoder",
@@ -478,65 +480,6 @@ def plain_message(body: bytes, status: int) -> str:
     if not text or text.startswith("<"):
         return f"the upstream answered with status {status}"
     return text[:MAX_MESSAGE]
-
-
-class Losses:
-    """Reports what cannot be carried into the list that the relay handed over, each fact once."""
-
-    __slots__ = ("_list", "_seen")
-
-    def __init__(self, losses: list[Loss]) -> None:
-        self._list = losses
-        self._seen = set(losses)
-
-    def add(self, field: str, reason: str) -> None:
-        """Report `field`, in the caller's words, unless the same was reported already."""
-        loss = Loss(field, reason)
-        if loss not in self._seen:
-            self._seen.add(loss)
-            self._list.append(loss)
-
-
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "logit_bias": ({},),
-    "service_tier": ("auto", "default"),
-    "modalities": (["text"],),
-    "truncation": ("disabled",),
-    "verbosity": ("medium",),
-}
-"""Values that ask for nothing more than what every upstream does anyway."""
-
-HARMLESS: Mapping[str, str] = {
-    "background": "the relay answers while the caller waits",
-    "client_metadata": "labels for the vendor's own records",
-    "include": "asks for more detail in the answer, which stays as complete as the target makes it",
-    "metadata": "labels for the vendor's own dashboard",
-    "prompt_cache_key": "a hint for routing inside the vendor",
-    "prompt_cache_retention": "a hint for the vendor's own cache",
-    "prompt_cache_options": "a hint for the vendor's own cache",
-    "safety_identifier": "identifies the end user to the vendor only",
-    "store": "whether the vendor keeps a copy",
-    "stream_options": "the relay itself reports usage and padding as the caller asked",
-    "user": "identifies the end user; travels as the request's `user`",
-}
-"""Vendor fields that change nothing in the answer, each with the reason: leaving them out is no loss."""
-
-
-def foreign_fields(request: Request | EmbeddingRequest, own: str) -> list[Loss]:
-    """A loss for each field of another dialect that a family of dialect `own` has no way to send.
-
-    Fields that change nothing in the answer (`HARMLESS`) and values that ask for nothing are left out. An empty object
-    is no such value: in several vendors' words it switches a feature on with its defaults.
-    """
-    losses = []
-    for dialect, fields in (request.extra or {}).items():
-        if dialect == own:
-            continue
-        for name, value in fields.items():
-            idle = value is None or value is False or value == [] or value in _NEUTRAL.get(name, ())
-            if name not in HARMLESS and not idle:
-                losses.append(Loss(name, f"the target has no equivalent of this {dialect} field"))
-    return losses
 
 
 def folded(events: Iterable[Event]) -> Response:

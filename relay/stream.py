@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from relay.call import Call
@@ -23,6 +23,8 @@ from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol
 from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
+from relay.ir import Loss
+from relay.lost import answer_losses
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.secret import Secret
@@ -30,7 +32,7 @@ from relay.secret import Secret
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["Delivery", "bad_arguments", "safe_header"]
+__all__ = ["Delivery", "bad_arguments", "dropped", "safe_header"]
 
 PREAMBLE_BYTES = 65_536
 PREAMBLE_SECONDS = 5.0
@@ -44,6 +46,11 @@ _UNSAFE = re.compile(r"[^\x20-\x7e]")
 def safe_header(text: str) -> str:
     """`text` as a header value: what is not printable ASCII becomes `?`."""
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
+
+
+def dropped(losses: Iterable[Loss]) -> str:
+    """What got lost, as a header value."""
+    return safe_header(", ".join(dict.fromkeys(loss.field for loss in losses)))[:1000]
 
 
 def bad_arguments(fault: str) -> RelayError:
@@ -91,6 +98,8 @@ class Delivery:
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.held: list[bytes] = []
+        self.early: list[Event] = []
+        """The events before that, of a stream that is translated: what they lose can still be told in the head."""
         self.size = 0
         self.rest = b""
         """The answer's last bytes, which go out together with the end of the body."""
@@ -193,6 +202,8 @@ class Delivery:
             self._check()
         if self.encoder is not None:
             data = self.encoder.encode(events) if events else b""
+            if not self.opened:
+                self.early += events
         else:
             data = self.filter.feed(piece) if self.filter is not None else piece
         return data, not meter.complete and meter.error is None
@@ -273,6 +284,8 @@ class Delivery:
         data = self.rest
         if self.encoder is not None:
             data += self.encoder.encode(events) if events else b""
+            if not self.opened:
+                self.early += events
         elif self.filter is not None:
             data += self.filter.close()
         if self.opened:
@@ -295,6 +308,9 @@ class Delivery:
         headers = {**self.call.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         if self.call.check is not None:
             headers["x-relay-tool-arguments"] = "see-usage"
+        if self.early and (lost := answer_losses(self.early, self.dialect.name, self.dialect.capacity)):
+            self.call.losses += lost
+            headers["x-relay-dropped"] = dropped(self.call.losses)
         held = self.held[0] if len(self.held) == 1 else b"".join(self.held)
         self.held.clear()
         if held:

@@ -23,6 +23,7 @@ from relay_anthropic import errors
 from relay_anthropic.block import DIALECT
 from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.endpoint import endpoint_of
+from relay_anthropic.losses import LOSSES
 from relay_anthropic.models import listing_of
 from relay_anthropic.request import body_of
 from relay_anthropic.response import count_of, response_of
@@ -51,6 +52,7 @@ FAMILY = Family(
         "structured_output": True,
         "reasoning": True,
     },
+    losses=LOSSES,
     options=frozenset({"max_tokens", "thinking", "system_messages", "auth", "beta"}),
 )
 

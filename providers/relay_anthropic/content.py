@@ -13,6 +13,7 @@ from relay import kit
 from relay.errors import BadParameter, Unsupported
 from relay.ir import Cache, Media, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay_anthropic.block import DIALECT
+from relay_anthropic.losses import BLOCK, CITATIONS, DETAIL, RAW_ARGUMENTS, SERVER_CALL, THINKING, UNSIGNED
 
 __all__ = ["blocks_of", "cached", "tool_id"]
 
@@ -62,7 +63,7 @@ def _text(part: Text, where: str, losses: kit.Losses) -> Block | None:
         if all(isinstance(item, dict) and str(item.get("type")).endswith("_location") for item in part.citations):
             block["citations"] = part.citations
         else:
-            losses.add(f"{where}.annotations", "citations of another vendor")
+            losses.add(CITATIONS, where=where)
     return block
 
 
@@ -72,10 +73,10 @@ def _refusal(part: Refusal, where: str, losses: kit.Losses) -> Block | None:
 
 def _thinking(part: Thinking, where: str, losses: kit.Losses) -> Block | None:
     if part.dialect != DIALECT:
-        losses.add(f"{where}.reasoning_content", "thinking can only go back to the vendor that produced it")
+        losses.add(THINKING, where=where)
         return None
     if part.signature is None:
-        losses.add(f"{where}.reasoning_content", "thinking without its signature is refused")
+        losses.add(UNSIGNED, where=where)
         return None
     if part.redacted:
         return {"type": "redacted_thinking", "data": part.signature}
@@ -86,12 +87,12 @@ def _call(part: ToolCall, where: str, losses: kit.Losses) -> Block | None:
     kind = "tool_use"
     if part.server:
         if DIALECT not in (part.extra or {}):
-            losses.add(f"{where}.tool_calls", "a tool that another vendor ran by itself is unknown here")
+            losses.add(SERVER_CALL, where=where)
             return None
         kind = "server_tool_use"
     arguments = kit.json_object(part.arguments)
     if arguments is None:
-        losses.add(f"{where}.tool_calls[].function.arguments", "not a JSON object: sent as text in one")
+        losses.add(RAW_ARGUMENTS, where=where)
         arguments = {"arguments": part.arguments}
     return {"type": kind, "id": tool_id(part.id), "name": part.name, "input": arguments}
 
@@ -110,7 +111,7 @@ def _result(part: ToolResult, where: str, losses: kit.Losses) -> Block | None:
 def _opaque(part: Opaque, where: str, losses: kit.Losses) -> Block | None:
     if part.dialect == DIALECT and isinstance(part.data, dict):
         return dict(part.data)
-    losses.add(f"{where}.content", f"a block that only {part.dialect} knows")
+    losses.add(BLOCK, where=where, dialect=part.dialect)
     return None
 
 
@@ -119,7 +120,7 @@ def _media(part: Media, where: str, losses: kit.Losses) -> Block | None:
     if writer is None:
         raise Unsupported(f"this upstream's models take no {part.kind}", param=f"{where}.content")
     if part.detail not in (None, "auto"):
-        losses.add(f"{where}.content[].image_url.detail", "images are always read in full detail")
+        losses.add(DETAIL, where=where)
     return writer(part, where)
 
 

@@ -13,16 +13,17 @@ from relay import Dialect, Forward, Head, LimitView, Model, Route, Target
 from relay.body import read_body, read_model, read_stream
 from relay.errors import RelayError
 from relay.events import StreamEncoder
-from relay.ir import Request, Response, Tool
+from relay.ir import Capacity, LossKind, Request, Response, Tool
 from relay.kit import WholeEvents, dumps, splice_model
 from relay_anthropic.block import DIALECT
 from relay_anthropic.caller import parse_request, parse_tool
 from relay_anthropic.encoder import MessagesEncoder
-from relay_anthropic.foreign import FOREIGN, LABEL, without_labelled
+from relay_anthropic.foreign import LABEL, without_labelled
 from relay_anthropic.head import caller_headers, check_messages, estimate_input, has_definitions, read_limit
 from relay_anthropic.listing import model_object, models_object
+from relay_anthropic.losses import FOREIGN
 from relay_anthropic.message import message_body
-from relay_anthropic.shapes import error_object
+from relay_anthropic.shapes import CAPACITY, error_object
 
 __all__ = ["AnthropicMessages"]
 
@@ -44,6 +45,8 @@ class AnthropicMessages(Dialect):
         Route("POST", "/messages/count_tokens", "count_tokens"),
     )
     keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
+    capacity: ClassVar[Capacity] = CAPACITY
+    losses: ClassVar[Sequence[LossKind]] = (FOREIGN,)
     request_id_header: ClassVar[str] = "request-id"
 
     def __init__(
@@ -86,7 +89,7 @@ class AnthropicMessages(Dialect):
         if _LABELLED in head.raw:
             data = without_labelled(head.data)
             if data is not head.data:
-                return Forward(dumps({**data, "model": target.model}), stream_filter, [FOREIGN])
+                return Forward(dumps({**data, "model": target.model}), stream_filter, [FOREIGN.at()])
         return Forward(splice_model(head.raw, head.data, target.model), stream_filter)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:

@@ -10,16 +10,14 @@ import base64
 import binascii
 from typing import Any
 
-from relay.ir import Extra, Loss, Thinking
+from relay.ir import Extra, Thinking
 from relay.kit import dumps, loads
 from relay_anthropic.block import DIALECT
 
-__all__ = ["FOREIGN", "LABEL", "is_labelled", "label_of", "thinking_of", "without_labelled"]
+__all__ = ["LABEL", "is_labelled", "label_of", "thinking_of", "without_labelled"]
 
 LABEL = "relay:"
 """How the signatures begin that the relay wrote. Those of the vendor are base64, which has no colon."""
-
-FOREIGN = Loss("thinking", "reasoning of another vendor's model is not shown to this one")
 
 
 def label_of(dialect: str | None, signature: str | None, extra: Extra | None) -> str:

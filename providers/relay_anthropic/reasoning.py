@@ -8,10 +8,10 @@ from relay import kit
 from relay.ir import Reasoning, Request, Thinking, ToolCall, ToolResult
 from relay_anthropic.block import DIALECT
 from relay_anthropic.generation import BUDGETS, EFFORTS, LEAST_BUDGET, Generation
+from relay_anthropic.losses import EFFORT, LOWERED, NO_BUDGET, NO_ROOM, NO_THINKING, NO_THOUGHT, NOT_FORCED
 
 __all__ = ["apply_reasoning"]
 
-FIELD = "reasoning_effort"
 OFF = frozenset({"none", "off", "disabled"})
 ROOM = 4000
 """Tokens left for the answer where the caller asked for a budget and set no `max_tokens`."""
@@ -35,7 +35,7 @@ def apply_reasoning(body: dict[str, Any], request: Request, generation: Generati
     if reasoning.effort is None and reasoning.budget is None and not reasoning.enabled:
         return
     if generation.thinking == "none":
-        losses.add(FIELD, "this model does not think")
+        losses.add(NO_THINKING)
     elif generation.thinking == "budget" or (reasoning.budget is not None and generation.budgets):
         _budget(body, request, reasoning, generation, losses)
     else:
@@ -50,12 +50,12 @@ def _adaptive(body: dict[str, Any], reasoning: Reasoning, generation: Generation
     if effort is None and reasoning.budget is not None:
         budget = reasoning.budget
         effort = next((word for limit, word in BUDGET_EFFORTS if budget <= limit), "max")
-        losses.add("reasoning.max_tokens", f"this model takes no thinking budget: effort {effort!r} stands for it")
+        losses.add(NO_BUDGET, effort=effort)
     if effort is None:
         return
     word = EFFORTS.get(effort, effort)
     if generation.efforts is not None and word in generation.efforts:
-        losses.add(FIELD, f"this model has no effort {word!r}: {generation.efforts[word]!r} stands for it")
+        losses.add(EFFORT, asked=word, given=generation.efforts[word])
         word = generation.efforts[word]
     body.setdefault("output_config", {})["effort"] = word
 
@@ -64,10 +64,10 @@ def _budget(
     body: dict[str, Any], request: Request, reasoning: Reasoning, generation: Generation, losses: kit.Losses
 ) -> None:
     if body.get("tool_choice", {}).get("type") in ("any", "tool"):
-        losses.add(FIELD, "this model cannot think when it is forced to call a tool")
+        losses.add(NOT_FORCED)
         return
     if _unthought_call(request):
-        losses.add(FIELD, "the tool call to be continued came without its signed thinking, which this model insists on")
+        losses.add(NO_THOUGHT)
         return
     budget = reasoning.budget
     if budget is None:
@@ -81,9 +81,9 @@ def _budget(
         # Thinking counts against max_tokens and must leave room for an answer.
         budget = max(LEAST_BUDGET, limit // 2)
         if budget >= limit:
-            losses.add(FIELD, f"max_tokens leaves no room for thinking, which takes at least {LEAST_BUDGET} tokens")
+            losses.add(NO_ROOM, least=LEAST_BUDGET)
             return
-        losses.add(FIELD, f"the thinking budget is lowered to {budget} tokens to fit into max_tokens")
+        losses.add(LOWERED, budget=budget)
     body["thinking"] = {"type": "enabled", "budget_tokens": budget}
 
 

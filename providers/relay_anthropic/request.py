@@ -14,6 +14,19 @@ from relay.ir import Loss, Message, Opaque, Output, Request, Tool
 from relay_anthropic.block import DIALECT
 from relay_anthropic.content import Block, blocks_of, cached
 from relay_anthropic.generation import Generation, generation_of
+from relay_anthropic.losses import (
+    BLANK_STOP,
+    HOT,
+    JSON_MODE,
+    LATE_SYSTEM,
+    LONE_SYSTEM,
+    NAMES,
+    NO_SAMPLING,
+    TEMPERATURE_FIRST,
+    THINKS,
+    TOOL,
+    UNKNOWN,
+)
 from relay_anthropic.reasoning import apply_reasoning
 
 __all__ = ["body_of"]
@@ -37,7 +50,7 @@ def body_of(request: Request, target: Target, found: list[Loss]) -> bytes:
     if request.user is not None:
         body["metadata"] = {"user_id": request.user}
     for loss in kit.foreign_fields(request, DIALECT):
-        losses.add(loss.field, loss.reason)
+        losses.take(loss)
     _merge(body, request.own(DIALECT))
     return kit.dumps(body)
 
@@ -56,9 +69,7 @@ def _conversation(body: dict[str, Any], request: Request, native: bool, losses: 
     leading, rest = request.split_system()
     if not rest and leading:
         # The vendor needs a turn to answer. The last instruction is the one that asks for something.
-        losses.add(
-            f"messages[{len(leading) - 1}].role", "a prompt needs a user message: the system message is sent as one"
-        )
+        losses.add(LONE_SYSTEM, where=f"messages[{len(leading) - 1}]")
         rest = [Message("user", leading[-1].parts)]
         leading = leading[:-1]
     system = [block for i, turn in enumerate(leading) for block in blocks_of(turn.parts, f"messages[{i}]", losses)]
@@ -68,10 +79,10 @@ def _conversation(body: dict[str, Any], request: Request, native: bool, losses: 
     for index, message in enumerate(rest, len(leading)):
         where = f"messages[{index}]"
         if message.name:
-            losses.add("messages[].name", "messages have no names here")
+            losses.add(NAMES)
         role: str = message.role
         if role == "system" and not native:
-            losses.add(f"{where}.role", "a system message after the first turn is sent as user text in its place")
+            losses.add(LATE_SYSTEM, where=where)
             role = "user"
         blocks = blocks_of(message.parts, where, losses)
         if turns and turns[-1]["role"] == role:
@@ -112,7 +123,7 @@ def _tools(body: dict[str, Any], request: Request, losses: kit.Losses) -> None:
         elif tool.dialect == DIALECT and isinstance(tool.data, dict):
             tools.append(tool.data)
         else:
-            losses.add(f"tools[{index}]", _foreign_tool(tool))
+            losses.add(TOOL, where=f"tools[{index}]", type=_type_of(tool), dialect=tool.dialect)
     if not tools:
         if request.tool_choice is not None and request.tool_choice.mode in ("required", "tool") and not request.tools:
             raise Unsupported("a tool call is required and there are no tools", param="tool_choice")
@@ -142,9 +153,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return cached(value, tool.cache)
 
 
-def _foreign_tool(tool: Opaque) -> str:
-    kind = tool.data.get("type") if isinstance(tool.data, dict) else None
-    return f"a tool of type {kind!r} exists only in {tool.dialect}"
+def _type_of(tool: Opaque) -> object:
+    return tool.data.get("type") if isinstance(tool.data, dict) else None
 
 
 # The answer's form.
@@ -154,7 +164,7 @@ def _output(body: dict[str, Any], output: Output | None, losses: kit.Losses) -> 
     if output is None or output.kind == "text":
         return
     if output.kind == "json" or output.schema is None:
-        losses.add("response_format", "there is no JSON mode without a schema: only the prompt asks for JSON")
+        losses.add(JSON_MODE)
         return
     body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": _closed(output.schema)}
 
@@ -184,37 +194,28 @@ def _closed(schema: Any) -> Any:
 
 # Sampling.
 
-UNKNOWN = {
-    "seed": "answers cannot be made repeatable here",
-    "logprobs": "token probabilities are not reported here",
-    "top_logprobs": "token probabilities are not reported here",
-    "frequency_penalty": "there is no such penalty here",
-    "presence_penalty": "there is no such penalty here",
-}
-"""Sampling fields without an equivalent. Zero and false ask for nothing and are no loss."""
-
 
 def _sampling(body: dict[str, Any], request: Request, generation: Generation, losses: kit.Losses) -> None:
     sampling = request.sampling
     if sampling.choices is not None and sampling.choices > 1:
         raise Unsupported("this upstream gives one choice per request", param="n")
-    for name, reason in UNKNOWN.items():
+    for name, kind in UNKNOWN.items():
         value = getattr(sampling, name)
         if value is not None and (value or name == "seed"):
-            losses.add(name, reason)
+            losses.add(kind)
     if sampling.stop:
         # A sequence of white space alone is refused.
         sequences = [text for text in sampling.stop if text.strip()]
         if len(sequences) < len(sampling.stop):
-            losses.add("stop", "a stop sequence of white space alone is not accepted")
+            losses.add(BLANK_STOP)
         if sequences:
             body["stop_sequences"] = sequences
     thinks = body.get("thinking", {}).get("type") == "enabled"
     for name, value in _numbers(request, losses):
         if not generation.sampling:
-            losses.add(name, "this model takes no sampling parameters")
+            losses.add(NO_SAMPLING, name=name)
         elif thinks and not (name == "top_p" and value >= 0.95):
-            losses.add(name, "it cannot be set while the model thinks")
+            losses.add(THINKS, name=name)
         else:
             body[name] = value
 
@@ -225,13 +226,13 @@ def _numbers(request: Request, losses: kit.Losses) -> list[tuple[str, float]]:
     numbers: list[tuple[str, float]] = []
     temperature = sampling.temperature
     if temperature is not None and temperature > 1:
-        losses.add("temperature", f"{temperature:g} is above this vendor's highest, 1")
+        losses.add(HOT, temperature=temperature)
         temperature = 1
     if temperature is not None and temperature != 1:
         numbers.append(("temperature", temperature))
     if sampling.top_p is not None and sampling.top_p != 1:
         if numbers:
-            losses.add("top_p", "temperature and top_p cannot both be set: temperature is kept")
+            losses.add(TEMPERATURE_FIRST)
         else:
             numbers.append(("top_p", sampling.top_p))
     if sampling.top_k is not None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import RelayError
-from relay.ir import Extra, Media, StopKind, StopReason, ToolCall, Usage
+from relay.ir import Capacity, Extra, Media, StopKind, StopReason, ToolCall, Usage
 from relay.kit import json_object
 from relay_anthropic.block import DIALECT
 from relay_anthropic.content import tool_id
 from relay_anthropic.usage import STOP_KINDS
 
 __all__ = [
+    "CAPACITY",
     "STOP_WORDS",
     "call_block",
     "citations_of",
@@ -136,7 +137,24 @@ def media_block(part: Media) -> dict[str, Any] | None:
 
 def citations_of(values: list[Any] | None) -> list[dict[str, Any]]:
     """The citations that this format has a place for: its own, which say where in which document."""
-    return [value for value in values or () if isinstance(value, dict) and str(value.get("type")).endswith("_location")]
+    return [value for value in values or () if _is_own(value)]
+
+
+def _is_own(citation: Any) -> bool:
+    return isinstance(citation, dict) and str(citation.get("type")).endswith("_location")
+
+
+CAPACITY = Capacity(
+    choices=False,
+    logprobs=False,
+    refusal=False,
+    stops=frozenset(("stop", "length", "tool_calls", "filter")),
+    words=frozenset(STOP_KINDS),
+    media=lambda part: media_block(part) is not None,
+    citation=_is_own,
+    server_call=lambda part: call_block(part) is not None,
+)
+"""What answers of this format have room for."""
 
 
 def error_object(error: RelayError) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from relay.events import StreamDecoder
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response
 from relay.kit import error_for_status, upstream_json
 from relay_demo.transport import DemoTransport
-from relay_demo.vectors import embedding_body, embedding_response
-from relay_demo.wire import DemoDecoder, request_body, response
+from relay_demo.vectors import VECTOR_LOSSES, embedding_body, embedding_response
+from relay_demo.wire import LOSSES, DemoDecoder, request_body, response
 
 MODEL = "demo-echo"
 CAN = {"chat": True, "completion": True, "streaming": True, "function_calling": True, "embeddings": True}
@@ -43,6 +43,7 @@ def relay_families() -> Sequence[Family]:
             "demo",
             hosts=[host],
             capabilities=CAN,
+            losses=(*LOSSES, *VECTOR_LOSSES),
             options=frozenset({"delay_ms"}),
             addressed=False,
             transport=DemoTransport(),

@@ -9,10 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from relay.errors import BadParameter, UpstreamProtocol
-from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Usage
+from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, LossKind, Usage
 from relay.kit import Losses, dumps, estimate_tokens, foreign_fields
 
-__all__ = ["embedding_answer", "embedding_body", "embedding_response"]
+__all__ = ["VECTOR_LOSSES", "embedding_answer", "embedding_body", "embedding_response"]
+
+PURPOSE = LossKind(
+    "vectors.purpose",
+    "purpose",
+    "the demo's vectors are the same whatever they are for",
+    "what vectors are for is said",
+)
+TITLE = LossKind("vectors.title", "title", "the demo reads no titles", "a text has a title")
+VECTOR_LOSSES = (PURPOSE, TITLE)
 
 DIMENSIONS = 256
 MOST_DIMENSIONS = 4096
@@ -22,11 +31,11 @@ def embedding_body(request: EmbeddingRequest, losses: list[Loss]) -> bytes:
     """The inputs as the demo reads them. Raises BadParameter for vectors longer than the demo makes them."""
     found = Losses(losses)
     if request.purpose is not None:
-        found.add("purpose", "the demo's vectors are the same whatever they are for")
+        found.add(PURPOSE)
     if request.title is not None:
-        found.add("title", "the demo reads no titles")
+        found.add(TITLE)
     for loss in foreign_fields(request, "demo"):
-        found.add(loss.field, loss.reason)
+        found.take(loss)
     dimensions = request.dimensions or DIMENSIONS
     if dimensions > MOST_DIMENSIONS:
         raise BadParameter(f"the demo's vectors have at most {MOST_DIMENSIONS} dimensions", param="dimensions")

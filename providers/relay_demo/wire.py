@@ -20,10 +20,10 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import Fold
-from relay.ir import Loss, Request, Response, StopReason, Text, Tool, ToolCall, ToolResult, Usage
-from relay.kit import Losses, NdjsonDecoder, dumps, foreign_fields
+from relay.ir import Loss, LossKind, Request, Response, StopReason, Text, Tool, ToolCall, ToolResult, Usage
+from relay.kit import FOREIGN_LOSSES, Losses, NdjsonDecoder, dumps, foreign_fields
 
-__all__ = ["DemoDecoder", "request_body", "response"]
+__all__ = ["DemoDecoder", "LOSSES", "request_body", "response"]
 
 STOPS: dict[str, StopReason] = {
     "stop": StopReason("stop", "stop"),
@@ -32,19 +32,37 @@ STOPS: dict[str, StopReason] = {
 }
 
 
-DRAWN = "the demo draws nothing by chance"
-SAMPLING: dict[str, tuple[str, tuple[object, ...]]] = {
-    "temperature": (DRAWN, ()),
-    "top_p": (DRAWN, (1,)),
-    "top_k": (DRAWN, ()),
-    "seed": (DRAWN, ()),
-    "frequency_penalty": (DRAWN, (0,)),
-    "presence_penalty": (DRAWN, (0,)),
-    "logprobs": (DRAWN, (False,)),
-    "top_logprobs": (DRAWN, (0,)),
-    "stop": ("the demo stops nowhere but at its end", ([],)),
+IDLE: dict[str, tuple[object, ...]] = {
+    "temperature": (),
+    "top_p": (1,),
+    "top_k": (),
+    "seed": (),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "stop": ([],),
 }
-"""What the demo does not do, by the name in `Sampling`: why not, and the values that do not ask for it."""
+"""What the demo does not do, by the name in `Sampling`, with the values that do not ask for it."""
+REASONS = {"stop": "the demo stops nowhere but at its end"}
+SAMPLING: dict[str, tuple[LossKind, tuple[object, ...]]] = {
+    name: (
+        LossKind(f"sampling.{name}", name, REASONS.get(name, "the demo draws nothing by chance"), "it is set"),
+        idle,
+    )
+    for name, idle in IDLE.items()
+}
+FORM = LossKind("output", "response_format", "the demo answers in plain text", "JSON is asked for")
+THINKING = LossKind("reasoning", "reasoning_effort", "the demo does not think", "reasoning is asked for", hint=True)
+TOOL = LossKind("tools", "tools[{index}]", "the demo calls functions only", "a tool is a vendor's own")
+NAMES = LossKind("messages.name", "messages[].name", "the demo knows nobody by name", "a message has a name")
+PART = LossKind(
+    "messages.part",
+    "messages[{number}].content",
+    "the demo reads no {kind}",
+    "a turn holds anything but text and tools",
+)
+LOSSES = (*(kind for kind, _ in SAMPLING.values()), FORM, THINKING, TOOL, NAMES, PART, *FOREIGN_LOSSES)
 
 
 def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
@@ -65,7 +83,7 @@ def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
                 if isinstance(piece, Text):
                     texts.append(piece.text)
                 elif not isinstance(piece, ToolCall):
-                    found.add(f"messages[{number}].content", f"the demo reads no {type(piece).__name__.lower()}")
+                    found.add(PART, number=number, kind=type(piece).__name__.lower())
         messages.append({"role": message.role, "text": "".join(texts)})
     called = any(isinstance(part, ToolResult) for part in request.messages[-1].parts)
     choice = request.tool_choice.mode if request.tool_choice else "auto"
@@ -86,22 +104,22 @@ def request_body(request: Request, model: str, losses: list[Loss]) -> bytes:
 
 def _report(request: Request, losses: Losses) -> None:
     """Everything beside the conversation that the demo does not look at."""
-    for name, (reason, idle) in SAMPLING.items():
+    for name, (kind, idle) in SAMPLING.items():
         value = getattr(request.sampling, name)
         if value is not None and value not in idle:
-            losses.add(name, reason)
+            losses.add(kind)
     if request.output is not None and request.output.kind != "text":
-        losses.add("response_format", "the demo answers in plain text")
+        losses.add(FORM)
     thinking = request.reasoning
     if thinking is not None and thinking.enabled is not False and thinking.effort != "none":
-        losses.add("reasoning_effort", "the demo does not think")
+        losses.add(THINKING)
     for index, tool in enumerate(request.tools):
         if not isinstance(tool, Tool):
-            losses.add(f"tools[{index}]", "the demo calls functions only")
+            losses.add(TOOL, index=index)
     if any(message.name for message in request.messages):
-        losses.add("messages[].name", "the demo knows nobody by name")
+        losses.add(NAMES)
     for loss in foreign_fields(request, "demo"):
-        losses.add(loss.field, loss.reason)
+        losses.take(loss)
 
 
 class DemoDecoder:

@@ -21,6 +21,7 @@ from relay_gemini import errors
 from relay_gemini.dialect import GenerateContent
 from relay_gemini.embedding import embedding_body, embedding_response
 from relay_gemini.endpoint import endpoint_of
+from relay_gemini.losses import LOSSES
 from relay_gemini.models import listing_of
 from relay_gemini.request import body_of
 from relay_gemini.response import count_of, response_of
@@ -50,6 +51,7 @@ FAMILY = Family(
         "structured_output": True,
         "reasoning": True,
     },
+    losses=LOSSES,
     options=frozenset({"thinking", "safety_settings", "auth"}),
 )
 

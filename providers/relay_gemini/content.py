@@ -11,6 +11,7 @@ from relay import kit
 from relay.errors import BadParameter, Unsupported
 from relay.ir import Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay_gemini.foreign import UNSIGNED
+from relay_gemini.losses import BLOCK, RAW_ARGUMENTS, RESULT, SERVER_CALL, THINKING
 from relay_gemini.stream import DIALECT
 
 __all__ = ["ContentWriter"]
@@ -60,18 +61,18 @@ class ContentWriter:
 
     def _thinking(self, part: Thinking, where: str) -> list[Wire]:
         if part.dialect != DIALECT:
-            self._losses.add(f"{where}.reasoning_content", "thinking can only go back to the vendor that produced it")
+            self._losses.add(THINKING, where=where)
             return []
         return [{"text": part.text, "thought": True, **self._own(part)}]
 
     def _call(self, part: ToolCall, where: str) -> list[Wire]:
         self._names[part.id] = part.name
         if part.server:
-            self._losses.add(f"{where}.tool_calls", "a tool that another vendor ran by itself is unknown here")
+            self._losses.add(SERVER_CALL, where=where)
             return []
         arguments = kit.json_object(part.arguments)
         if arguments is None:
-            self._losses.add(f"{where}.tool_calls[].function.arguments", "not a JSON object: sent as text in one")
+            self._losses.add(RAW_ARGUMENTS, where=where)
             arguments = {"arguments": part.arguments}
         call: Wire = {"name": part.name, "args": arguments}
         if part.id:
@@ -90,7 +91,7 @@ class ContentWriter:
             elif isinstance(item, Media):
                 media += self._media(item, where)
             else:
-                self._losses.add(f"{where}.content", "a tool result holds text and media only")
+                self._losses.add(RESULT, where=where)
         response: Wire = {"name": name, "response": _response("\n".join(texts), part.is_error)}
         if part.call_id:
             response["id"] = part.call_id
@@ -103,7 +104,7 @@ class ContentWriter:
     def _opaque(self, part: Opaque, where: str) -> list[Wire]:
         if part.dialect == DIALECT and isinstance(part.data, dict):
             return [part.data]
-        self._losses.add(f"{where}.content", f"a block that only {part.dialect} knows")
+        self._losses.add(BLOCK, where=where, dialect=part.dialect)
         return []
 
     def _media(self, part: Media, where: str) -> list[Wire]:

@@ -11,21 +11,22 @@ from relay.body import check_model, read_body, read_object
 from relay.errors import BadParameter, RelayError
 from relay.events import StreamEncoder
 from relay.fields import word
-from relay.ir import EmbeddingRequest, EmbeddingResponse, Request, Response, Tool
+from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, LossKind, Request, Response, Tool
 from relay.kit import WholeEvents, dumps, splice_model
 from relay_gemini.caller import counted, parse_request, parse_tools
 from relay_gemini.embedding import embedding_object
 from relay_gemini.encoder import ContentEncoder
 from relay_gemini.endpoint import resource_of
-from relay_gemini.foreign import FOREIGN, LABEL, without_labelled
+from relay_gemini.foreign import LABEL, without_labelled
 from relay_gemini.frames import ARRAY_TYPE, ArrayFilter, ArrayFrames, SseFrames
 from relay_gemini.generation import generation_of
 from relay_gemini.head import check_contents, estimate_input, has_functions, limits_of
 from relay_gemini.inputs import check_inputs, estimate_inputs, is_batch, parse_embedding, renamed
 from relay_gemini.listing import model_object, models_object
+from relay_gemini.losses import FOREIGN
 from relay_gemini.message import response_body
 from relay_gemini.names import camel, message
-from relay_gemini.shapes import error_object
+from relay_gemini.shapes import CAPACITY, error_object
 from relay_gemini.stream import DIALECT
 
 __all__ = ["GenerateContent"]
@@ -62,6 +63,8 @@ class GenerateContent(Dialect):
     routes: ClassVar[tuple[Route, ...]] = _routes()
     key_parameter: ClassVar[str] = "key"
     keep_alive: ClassVar[bytes] = b"\n"
+    capacity: ClassVar[Capacity] = CAPACITY
+    losses: ClassVar[Sequence[LossKind]] = (FOREIGN,)
 
     def __init__(self, new_id: Callable[[], str] = lambda: uuid.uuid4().hex) -> None:
         self._new_id = new_id
@@ -118,7 +121,7 @@ class GenerateContent(Dialect):
         losses = []
         signed = generation_of(target.model, target.upstream.options).signed
         if _LABELLED in raw and (cleaned := _without_labelled(data, signed)) is not data:
-            data, losses = cleaned, [FOREIGN]
+            data, losses = cleaned, [FOREIGN.at()]
             raw = dumps({**data, "model": name} if data.get("model") is not None else data)
         inner = next((spelling for spelling in _INNER if isinstance(data.get(spelling), dict)), None)
         if inner is not None and data[inner].get("model") not in (None, name):

@@ -16,10 +16,10 @@ import binascii
 from collections.abc import Sequence
 from typing import Any
 
-from relay.ir import Loss, Thinking
+from relay.ir import Thinking
 from relay.kit import dumps, loads
 
-__all__ = ["FOREIGN", "LABEL", "UNSIGNED", "call_label", "is_labelled", "restored", "thought_label", "without_labelled"]
+__all__ = ["LABEL", "UNSIGNED", "call_label", "is_labelled", "restored", "thought_label", "without_labelled"]
 
 _MARK = b"relay:"
 LABEL = base64.b64encode(_MARK).decode("ascii")
@@ -27,8 +27,6 @@ LABEL = base64.b64encode(_MARK).decode("ascii")
 
 UNSIGNED = "skip_thought_signature_validator"
 """What the vendor lets stand for a signature that is not there, as with calls that another model made."""
-
-FOREIGN = Loss("thought", "reasoning of another vendor's model is not shown to this one")
 
 
 def _label(value: Any) -> str:

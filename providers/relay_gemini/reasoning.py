@@ -7,10 +7,9 @@ from typing import Any
 from relay import kit
 from relay.ir import Reasoning
 from relay_gemini.generation import BUDGETS, LEVELS, Generation
+from relay_gemini.losses import BUDGET, LEVEL, NO_THINKING, THINKS
 
 __all__ = ["thinking_config"]
-
-FIELD = "reasoning_effort"
 
 
 def thinking_config(reasoning: Reasoning | None, generation: Generation, losses: kit.Losses) -> dict[str, Any] | None:
@@ -25,10 +24,10 @@ def thinking_config(reasoning: Reasoning | None, generation: Generation, losses:
     off = effort == "none" or budget == 0
     if generation.thinking == "none":
         if not off:
-            losses.add(FIELD, "this model does not think")
+            losses.add(NO_THINKING)
         return None
     if off and not generation.off:
-        losses.add(FIELD, "this model cannot stop thinking: it is told to think as little as it can")
+        losses.add(THINKS)
     config: dict[str, Any] = {} if off else {"includeThoughts": reasoning.summary != "none"}
     if budget is None and effort is not None and generation.thinking == "level":
         config["thinkingLevel"] = _level(effort, generation, losses)
@@ -41,7 +40,7 @@ def _level(effort: str, generation: Generation, losses: kit.Losses) -> str:
     level = LEVELS.get(effort, effort)
     level = generation.levels.get(level, level)
     if level != effort and effort not in ("none",):
-        losses.add(FIELD, f"this model has no effort {effort!r}: {level!r} stands for it")
+        losses.add(LEVEL, asked=effort, given=level)
     return level
 
 
@@ -54,7 +53,7 @@ def _budget(effort: str | None, budget: int | None, generation: Generation, loss
         return {"thinkingBudget": _within(asked, generation)}
     fits = _within(budget, generation)
     if fits != budget and budget > 0:
-        losses.add("reasoning.max_tokens", f"this model thinks between {generation.least} and {generation.most} tokens")
+        losses.add(BUDGET, least=generation.least, most=generation.most)
     return {"thinkingBudget": fits}
 
 

@@ -13,6 +13,7 @@ from relay.errors import Unsupported
 from relay.ir import Loss, Media, Message, Opaque, Output, Request, Sampling, Text, Tool
 from relay_gemini.content import ContentWriter, Wire
 from relay_gemini.generation import generation_of
+from relay_gemini.losses import DETAIL, LATE_SYSTEM, LONE_SYSTEM, NAMES, PARALLEL, STOPS, SYSTEM, TOOL
 from relay_gemini.reasoning import thinking_config
 from relay_gemini.stream import DIALECT
 
@@ -40,7 +41,7 @@ def body_of(request: Request, target: Target, found: list[Loss]) -> bytes:
     if options.get("safety_settings"):
         body["safetySettings"] = options["safety_settings"]
     for loss in kit.foreign_fields(request, DIALECT):
-        losses.add(loss.field, loss.reason)
+        losses.take(loss)
     for name, value in request.own(DIALECT).items():
         old = body.get(name)
         body[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
@@ -56,9 +57,7 @@ def _conversation(body: dict[str, Any], request: Request, writer: ContentWriter,
     leading, rest = request.split_system()
     if not rest and leading:
         # The vendor needs a turn to answer. The last instruction is the one that asks for something.
-        losses.add(
-            f"messages[{len(leading) - 1}].role", "a prompt needs a user message: the system message is sent as one"
-        )
+        losses.add(LONE_SYSTEM, where=f"messages[{len(leading) - 1}]")
         rest = [Message("user", leading[-1].parts)]
         leading = leading[:-1]
     system = [part for index, turn in enumerate(leading) for part in _system(turn, f"messages[{index}]", losses)]
@@ -68,9 +67,9 @@ def _conversation(body: dict[str, Any], request: Request, writer: ContentWriter,
     for index, message in enumerate(rest, len(leading)):
         where = f"messages[{index}]"
         if message.name:
-            losses.add("messages[].name", "messages have no names here")
+            losses.add(NAMES)
         if message.role == "system":
-            losses.add(f"{where}.role", "a system message after the first turn is sent as user text in its place")
+            losses.add(LATE_SYSTEM, where=where)
         role = ROLES[message.role]
         parts = writer.parts_of(message, where)
         if turns and turns[-1]["role"] == role:
@@ -92,7 +91,7 @@ def _system(message: Message, where: str, losses: kit.Losses) -> list[Wire]:
             if part.text:
                 parts.append({"text": part.text})
         else:
-            losses.add(f"{where}.content", "a system message holds text only")
+            losses.add(SYSTEM, where=where)
     return parts
 
 
@@ -110,7 +109,7 @@ def _tools(body: dict[str, Any], request: Request, losses: kit.Losses) -> None:
         elif tool.dialect == DIALECT and isinstance(tool.data, dict):
             others.append(tool.data)
         else:
-            losses.add(f"tools[{index}]", _foreign_tool(tool))
+            losses.add(TOOL, where=f"tools[{index}]", type=_type_of(tool), dialect=tool.dialect)
     tools = [{"functionDeclarations": declarations}, *others] if declarations else others
     if tools:
         body["tools"] = tools
@@ -120,7 +119,7 @@ def _tools(body: dict[str, Any], request: Request, losses: kit.Losses) -> None:
             raise Unsupported("a tool call is required and there are no tools", param="tool_choice")
         return
     if request.parallel_tools is False:
-        losses.add("parallel_tool_calls", "calls side by side cannot be switched off here")
+        losses.add(PARALLEL)
     mode = MODES[choice.mode] if choice is not None else "AUTO"
     if mode == "AUTO" and any(isinstance(tool, Tool) and tool.strict for tool in request.tools):
         # The mode in which arguments are held to their schema and text is still allowed.
@@ -143,9 +142,8 @@ def _declaration(tool: Tool) -> Wire:
     return value
 
 
-def _foreign_tool(tool: Opaque) -> str:
-    kind = tool.data.get("type") if isinstance(tool.data, dict) else None
-    return f"a tool of type {kind!r} exists only in {tool.dialect}"
+def _type_of(tool: Opaque) -> object:
+    return tool.data.get("type") if isinstance(tool.data, dict) else None
 
 
 # The answer's form.
@@ -171,9 +169,7 @@ def _resolution(request: Request, losses: kit.Losses) -> str | None:
         return None
     resolution = RESOLUTIONS.get(next(iter(details))) if len(details) == 1 else None
     if resolution is None:
-        losses.add(
-            "messages[].content[].image_url.detail", "one detail, low or high, holds for all images of a request"
-        )
+        losses.add(DETAIL)
     return resolution
 
 
@@ -201,7 +197,7 @@ def _sampling(sampling: Sampling, losses: kit.Losses) -> dict[str, Any]:
         config["seed"] = seed % 2**SEED_BITS
     if sampling.stop:
         if len(sampling.stop) > MOST_STOPS:
-            losses.add("stop", f"only the first {MOST_STOPS} stop sequences can be sent")
+            losses.add(STOPS, most=MOST_STOPS)
         config["stopSequences"] = sampling.stop[:MOST_STOPS]
     if sampling.logprobs:
         config["responseLogprobs"] = True

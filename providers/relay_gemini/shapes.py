@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.errors import RelayError
-from relay.ir import Extra, Media, Response, StopKind, StopReason, Thinking, ToolCall, Usage
+from relay.ir import Capacity, Extra, Media, Response, StopKind, StopReason, Thinking, ToolCall, Usage
 from relay.kit import json_object
 from relay_gemini.enums import BLOCK_REASONS, FINISH_REASONS, STOP_KINDS
 from relay_gemini.foreign import call_label, thought_label
 from relay_gemini.stream import DIALECT
 
 __all__ = [
+    "CAPACITY",
     "Thoughts",
     "beside",
     "call_part",
@@ -162,6 +163,18 @@ def grounding(citations: Iterable[Any]) -> Wire | None:
             if isinstance(url, str):
                 pages.setdefault(url, {"uri": url, **({"title": title} if isinstance(title, str) else {})})
     return {"groundingChunks": [{"web": page} for page in pages.values()]} if pages else None
+
+
+CAPACITY = Capacity(
+    refusal=False,
+    stops=frozenset(("stop", "length", "tool_calls", "filter")),
+    words=FINISH_REASONS,
+    sequence=False,
+    media=lambda part: media_part(part) is not None,
+    citation=lambda citation: grounding([citation]) is not None,
+    server_call=lambda part: False,
+)
+"""What answers of this format have room for."""
 
 
 # Beside the candidates.

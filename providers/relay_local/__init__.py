@@ -27,6 +27,7 @@ from relay_openai.family import (
     stream_decoder,
     stream_meter,
 )
+from relay_openai.losses import CHAT_LOSSES, EMBEDDING_LOSSES
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -62,6 +63,7 @@ class Local:
                 dialects=frozenset({"openai-chat", "openai-embeddings", "openai-completions"}),
                 hosts=[host] if available() else [],
                 capabilities=CAN,
+                losses=(*CHAT_LOSSES, *EMBEDDING_LOSSES),
                 options=frozenset({"model", "name", "context", "slots", "threads"}),
                 addressed=False,
                 alone=True,

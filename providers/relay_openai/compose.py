@@ -14,7 +14,20 @@ from typing import Any
 from relay import Target
 from relay.ir import Loss, Output, Reasoning, Request, Sampling, Tool, ToolChoice
 from relay.kit import dumps, foreign_fields
-from relay_openai.history import NO_CACHE, History, cache_control
+from relay_openai.history import History, cache_control
+from relay_openai.losses import (
+    CACHE,
+    EFFORT,
+    FIXED,
+    NO_BUDGET,
+    NO_OFF,
+    NO_REASONING,
+    REFUSED,
+    SCHEMA,
+    SWITCH,
+    TOOL,
+    TOP_K,
+)
 from relay_openai.models import FIXED_SAMPLING, capabilities_of
 from relay_openai.wire import DIALECT, own_fields
 
@@ -61,7 +74,7 @@ def adapt(body: dict[str, Any], options: Mapping[str, Any], lost: list[Loss]) ->
     """Leave out what the host refuses, and call by its own names what it has others for."""
     for name in options.get("drop", ()):
         if body.pop(name, None) is not None:
-            lost.append(Loss(name, "the host refuses this field"))
+            lost.append(REFUSED.at(name=name))
     for name, renamed in options.get("rename", {}).items():
         if name in body:
             body[renamed] = body.pop(name)
@@ -85,7 +98,7 @@ def _tool(tool: Tool, options: Mapping[str, Any], lost: list[Loss]) -> dict[str,
         if options.get("cache_control"):
             shown["cache_control"] = cache_control(tool.cache.ttl)
         else:
-            lost.append(NO_CACHE)
+            lost.append(CACHE.at())
     return shown
 
 
@@ -100,7 +113,7 @@ def _tools(
             tools.append(tool.data)
         else:
             kind = tool.data.get("type", "unknown") if isinstance(tool.data, dict) else "unknown"
-            lost.append(Loss("tools", f"the target has no built-in tool of the kind {kind}"))
+            lost.append(TOOL.at(kind=kind))
     if not tools:
         # Without tools there is nothing to choose, and hosts refuse a choice.
         own.pop("tool_choice", None)
@@ -153,21 +166,21 @@ def _sampling(body: dict[str, Any], sampling: Sampling, target: Target, lost: li
             continue
         if fixed and name in _FIXED:
             if value != _FIXED[name]:
-                lost.append(Loss(name, f"{target.model} does not let it be changed"))
+                lost.append(FIXED.at(name=name, model=target.model))
             continue
         body[name] = value
     if sampling.top_k is not None:
         if options.get("top_k"):
             body["top_k"] = sampling.top_k
         else:
-            lost.append(Loss("top_k", "the host has no such parameter"))
+            lost.append(TOP_K.at())
 
 
 def _output(body: dict[str, Any], output: Output, options: Mapping[str, Any], lost: list[Loss]) -> None:
     if output.kind == "json":
         body["response_format"] = {"type": "json_object"}
     elif output.kind == "schema" and not options.get("json_schema", True):
-        lost.append(Loss("output schema", "the host only knows JSON without a schema"))
+        lost.append(SCHEMA.at())
         body["response_format"] = {"type": "json_object"}
     elif output.kind == "schema":
         schema: dict[str, Any] = {"name": output.name or "answer"}
@@ -193,7 +206,7 @@ def _reasoning(
     wanted = reasoning.effort is not None or reasoning.budget is not None or reasoning.enabled is True
     if able is False or form == "none":
         if wanted:
-            lost.append(Loss("reasoning", f"{target.model} takes no instructions about reasoning"))
+            lost.append(NO_REASONING.at(model=target.model))
         return
     _REASONING[form](body, reasoning, lost)
 
@@ -201,15 +214,15 @@ def _reasoning(
 def _effort(body: dict[str, Any], reasoning: Reasoning, lost: list[Loss]) -> None:
     """One word. A budget becomes the nearest; that reasoning is off cannot be said to all models that way."""
     if reasoning.enabled is False:
-        lost.append(Loss("reasoning", "the host has no switch for reasoning"))
+        lost.append(NO_OFF.at())
         return
     word = reasoning.effort
     if word is None and reasoning.budget is not None:
         word = next((word for bound, word in _EFFORTS if reasoning.budget <= bound), "high")
-        lost.append(Loss("reasoning budget", f"the host takes a word for it; sent as {word}"))
+        lost.append(NO_BUDGET.at(word=word))
     if word == "max":
         word = "high"
-        lost.append(Loss("reasoning effort", "the host has no effort max; sent as high"))
+        lost.append(EFFORT.at())
     if word is not None:
         body["reasoning_effort"] = word
 
@@ -236,7 +249,7 @@ def _switch(body: dict[str, Any], reasoning: Reasoning, lost: list[Loss]) -> Non
     if reasoning.effort is not None:
         body["reasoning_effort"] = "high" if reasoning.effort == "max" else reasoning.effort
     if reasoning.budget is not None:
-        lost.append(Loss("reasoning budget", "the host only knows reasoning on and off"))
+        lost.append(SWITCH.at())
 
 
 _REASONING = {"effort": _effort, "object": _object, "thinking": _switch}

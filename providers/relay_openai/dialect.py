@@ -10,7 +10,7 @@ from typing import ClassVar
 from relay import Dialect, Forward, Head, Route, Target
 from relay.errors import RelayError
 from relay.events import StreamEncoder
-from relay.ir import Request, Response, Tool
+from relay.ir import Capacity, Request, Response, Tool
 from relay.kit import dumps, splice_model
 from relay_openai.body import (
     estimate_input,
@@ -26,6 +26,7 @@ from relay_openai.encoder import ChatEncoder, error_body
 from relay_openai.metering import asks_for_usage, metered
 from relay_openai.request import parse_function, parse_request, parse_tool
 from relay_openai.response import encode_response
+from relay_openai.shapes import CAPACITY
 from relay_openai.wire import DIALECT
 
 __all__ = ["OpenAIChat"]
@@ -43,6 +44,7 @@ class OpenAIChat(Dialect):
         Route("POST", "/chat/completions"),
     )
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    capacity: ClassVar[Capacity] = CAPACITY
 
     def __init__(
         self,

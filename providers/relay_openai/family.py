@@ -26,6 +26,7 @@ from relay_openai.embeddings.wire import DIALECT as EMBEDDINGS
 from relay_openai.fault import upstream_error
 from relay_openai.hosts import OPTIONS, known_hosts, placeholders
 from relay_openai.listing import parse_models
+from relay_openai.losses import LOSSES
 from relay_openai.models import capabilities_of
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
@@ -92,6 +93,7 @@ def family() -> Family:
         usual_dialects=frozenset((DIALECT, EMBEDDINGS)),
         hosts=known_hosts(),
         capabilities={"chat": True, "streaming": True},
+        losses=LOSSES,
         options=frozenset(OPTIONS),
     )
 
@@ -145,7 +147,7 @@ def endpoint_of(
     if path is None:
         return None
     url, own = _prepared(target, path, stream)
-    return UpstreamRequest(url, {**headers, **own} if headers else own, body)
+    return UpstreamRequest(url, {**headers, **own} if headers else own, body, lasting=True)
 
 
 @lru_cache(maxsize=1024)

@@ -11,13 +11,12 @@ from typing import Any
 from relay.errors import Unsupported
 from relay.ir import Loss, Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay.kit import data_url
+from relay_openai.losses import BLOCK, CACHE, IS_ERROR, MEDIA, RESULT_MEDIA, SERVER_CALL, SERVER_RESULT, THINKING
 from relay_openai.shapes import call_object
 from relay_openai.turns import REASONING_FIELDS
 from relay_openai.wire import AUDIO_TYPES, DIALECT, own_fields
 
-__all__ = ["NO_CACHE", "History", "cache_control"]
-
-NO_CACHE = Loss("cache_control", "the host caches by itself and takes no markers")
+__all__ = ["History", "cache_control"]
 
 _FORMATS = {media_type: form for form, media_type in AUDIO_TYPES.items()} | {"audio/x-wav": "wav", "audio/mp3": "mp3"}
 
@@ -94,9 +93,9 @@ class History:
                 texts.append(item["text"])
             else:
                 self._waiting.append(item)
-                self._lost.append(Loss("tool result media", "moved to a user message: a tool's answer is only text"))
+                self._lost.append(RESULT_MEDIA.at())
         if result.is_error:
-            self._lost.append(Loss("tool result is_error", "the target has no such mark"))
+            self._lost.append(IS_ERROR.at())
         body: dict[str, Any] = {
             "role": "tool",
             "tool_call_id": self._call_id(result.call_id),
@@ -108,7 +107,7 @@ class History:
             if self._marks:
                 body["cache_control"] = cache_control(result.cache.ttl)
             else:
-                self._lost.append(NO_CACHE)
+                self._lost.append(CACHE.at())
         self._messages.append(body)
 
     def _assistant(self, message: Message) -> None:
@@ -118,7 +117,7 @@ class History:
         for part in message.parts:
             if isinstance(part, ToolCall):
                 if part.server:
-                    self._lost.append(Loss("server tool calls", "the target did not run them and cannot know them"))
+                    self._lost.append(SERVER_CALL.at())
                     continue
                 call = call_object(part, part.arguments or "{}")
                 call["id"] = self._call_id(part.id)
@@ -140,7 +139,7 @@ class History:
         """Reasoning goes back only to where it came from: another model would refuse it, or believe it."""
         own = own_fields(part.extra)
         if part.dialect != DIALECT:
-            self._lost.append(Loss("thinking", "reasoning of another vendor's model is not shown to the target"))
+            self._lost.append(THINKING.at())
         elif "thinking" not in own:
             given = {key: own[key] for key in REASONING_FIELDS if key in own}
             if not given and part.text:
@@ -172,7 +171,7 @@ class History:
         if self._marks:
             item["cache_control"] = cache_control(part.cache.ttl)
         else:
-            self._lost.append(NO_CACHE)
+            self._lost.append(CACHE.at())
 
     def _item(self, part: Part, role: str) -> dict[str, Any] | None:
         """A part as an entry of a content list; None for parts that stand elsewhere or are lost."""
@@ -195,16 +194,16 @@ class History:
         if part.dialect == DIALECT and isinstance(part.data, dict):
             return dict(part.data)
         kind = part.data.get("type", "unknown") if isinstance(part.data, dict) else "unknown"
-        self._lost.append(Loss("content", f"the target has no block of the kind {kind}"))
+        self._lost.append(BLOCK.at(kind=kind))
         return None
 
     def _foreign_result(self, part: ToolResult, role: str) -> None:
         if role == "assistant":
-            self._lost.append(Loss("server tool results", "the target did not run these tools and cannot know them"))
+            self._lost.append(SERVER_RESULT.at())
 
     def _media(self, part: Media, role: str) -> dict[str, Any] | None:
         if role == "assistant":
-            self._lost.append(Loss("assistant media", "the target takes no media in the model's own turns"))
+            self._lost.append(MEDIA.at())
             return None
         return _MEDIA[part.kind](part)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from relay.ir import Media, Text, Thinking, ToolCall
+from relay.ir import Capacity, Media, Text, Thinking, ToolCall
 from relay.kit import data_url
 from relay_openai.wire import DIALECT, RELAY_FORMAT, own_fields
 
-__all__ = ["annotation", "citations_shown", "audio_object", "call_object", "image_object", "thinking_details"]
+__all__ = [
+    "CAPACITY",
+    "annotation",
+    "citations_shown",
+    "audio_object",
+    "call_object",
+    "image_object",
+    "thinking_details",
+]
 
 
 def call_object(part: ToolCall, arguments: str) -> dict[str, Any]:
@@ -35,6 +43,16 @@ def annotation(citation: Any) -> dict[str, Any] | None:
         "end_index": citation.get("end_index") or citation.get("endIndex") or 0,
     }
     return {"type": "url_citation", "url_citation": fields}
+
+
+CAPACITY = Capacity(
+    stops=frozenset(("stop", "length", "tool_calls", "filter", "error")),
+    sequence=False,
+    media=lambda part: part.kind == "audio" or (part.kind == "image" and image_object(part, 0) is not None),
+    citation=lambda citation: annotation(citation) is not None,
+    server_call=lambda part: False,
+)
+"""What answers of this format have room for."""
 
 
 def citations_shown(part: Text) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 from relay import kit
 from relay.errors import UpstreamProtocol
 from relay.events import Event, Failure, MessageStart, PartStart, PartStop, TextDelta
-from relay.ir import Loss, Request, Text
+from relay.ir import Loss, LossKind, Request, Text
 
 
 @pytest.mark.parametrize("value", [0, 1, 10**9])
@@ -107,12 +107,25 @@ def test_an_empty_object_asks_for_a_feature_with_its_defaults() -> None:
 
 
 def test_a_loss_is_reported_once() -> None:
+    seed, tool = LossKind("seed", "seed", "no", "always"), LossKind("tool", "tools[{place}]", "no {type}", "always")
     found = [Loss("seed", "no")]
     losses = kit.Losses(found)
-    losses.add("seed", "no")
-    losses.add("n", "no")
-    losses.add("n", "no")
-    assert found == [Loss("seed", "no"), Loss("n", "no")]
+    losses.add(seed)
+    losses.add(tool, place=1, type="look")
+    losses.add(tool, place=1, type="look")
+    losses.take(Loss("tools[1]", "no look"))
+    assert found == [Loss("seed", "no"), Loss("tools[1]", "no look")]
+    assert [loss.kind for loss in found] == [None, tool]
+
+
+def test_fields_that_only_shape_how_an_answer_comes_about_are_hints() -> None:
+    fields = {"verbosity": "low", "tools[3].format": {"type": "grammar"}, "web_search_options": {}}
+    losses = kit.foreign_fields(Request(model="m", messages=[], extra={"openai-chat": fields}), "mine")
+    assert [(loss.field, loss.hint) for loss in losses] == [
+        ("verbosity", True),
+        ("tools[3].format", True),
+        ("web_search_options", False),
+    ]
 
 
 def test_events_fold_into_a_response_or_raise() -> None:

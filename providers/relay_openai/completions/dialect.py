@@ -11,11 +11,11 @@ from relay import Dialect, Forward, Head, Route, Target
 from relay.body import read_body, read_model, read_stream
 from relay.errors import RelayError
 from relay.events import StreamEncoder
-from relay.ir import Request, Response, Tool
+from relay.ir import Capacity, Request, Response, Tool
 from relay.kit import dumps, splice_model
 from relay_openai.completions.encoder import CompletionsEncoder, encode_response
 from relay_openai.completions.request import estimate_prompts, max_output, parse_request, read_choices, read_prompts
-from relay_openai.completions.wire import DIALECT
+from relay_openai.completions.wire import CAPACITY, DIALECT
 from relay_openai.encoder import error_body
 from relay_openai.metering import asks_for_usage, metered
 
@@ -31,6 +31,7 @@ class OpenAICompletions(Dialect):
     name: ClassVar[str] = DIALECT
     routes: ClassVar[tuple[Route, ...]] = (Route("POST", "/v1/completions"), Route("POST", "/completions"))
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    capacity: ClassVar[Capacity] = CAPACITY
 
     def __init__(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relay.ir import Refusal, StopKind, Text
+from relay.ir import Capacity, Refusal, StopKind, Text
 from relay_openai.wire import FINISH_WORDS
 
-__all__ = ["DIALECT", "FINISHES", "Scores", "TEXTS"]
+__all__ = ["CAPACITY", "DIALECT", "FINISHES", "Scores", "TEXTS"]
 
 DIALECT = "openai-completions"
 
@@ -17,6 +17,18 @@ FINISHES: Mapping[StopKind, str] = {**FINISH_WORDS, "tool_calls": "stop"}
 
 TEXTS = (Text, Refusal)
 """The parts of an answer that this format has a place for: it knows nothing but text."""
+
+
+CAPACITY = Capacity(
+    thinking=False,
+    refusal=False,
+    stops=frozenset(("stop", "length", "filter", "error")),
+    sequence=False,
+    media=lambda part: False,
+    citation=lambda citation: False,
+    server_call=lambda part: False,
+)
+"""What answers of this format have room for."""
 
 
 class Scores:

@@ -9,6 +9,7 @@ from relay.ir import EmbeddingRequest, Loss
 from relay.kit import dumps, foreign_fields
 from relay_openai.compose import adapt
 from relay_openai.embeddings.wire import DIALECT
+from relay_openai.losses import PURPOSE, TITLE
 
 __all__ = ["compose_request"]
 
@@ -30,9 +31,9 @@ def compose_request(request: EmbeddingRequest, target: Target, losses: list[Loss
     if request.user is not None:
         body["user"] = request.user
     if request.purpose is not None:
-        lost.append(Loss("purpose", "the host is not told what vectors are for"))
+        lost.append(PURPOSE.at())
     if request.title is not None:
-        lost.append(Loss("title", "the host takes no title beside a text"))
+        lost.append(TITLE.at())
     adapt(body, target.upstream.options, lost)
     losses.extend(dict.fromkeys(lost))
     return dumps(body)

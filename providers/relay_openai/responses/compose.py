@@ -14,8 +14,9 @@ from typing import Any
 
 from relay import Target
 from relay.errors import Unsupported
-from relay.ir import Loss, Message, Output, Reasoning, Request, Sampling, Text, Tool, ToolChoice
+from relay.ir import Loss, LossKind, Message, Output, Reasoning, Request, Sampling, Text, Tool, ToolChoice
 from relay.kit import Losses, dumps, foreign_fields
+from relay_openai.losses import CACHE, FIXED, NO_BUDGET, NO_REASONING, REFUSED, TOOL, TOP_K, UNKNOWN
 from relay_openai.models import FIXED_SAMPLING, capabilities_of
 from relay_openai.responses.rows import Rows
 from relay_openai.responses.wire import DIALECT, own_fields
@@ -52,13 +53,13 @@ def compose_request(request: Request, target: Target, found: list[Loss]) -> byte
         body["stream"] = True
     for loss in foreign_fields(request, DIALECT):
         if loss.field not in shared:
-            losses.add(loss.field, loss.reason)
+            losses.take(loss)
     _merge(body, {**shared, **own})
     # Nobody could come back for an answer that the vendor keeps: its id is not the one that the caller gets.
     body.setdefault("store", False)
     for name in options.get("drop", ()):
         if body.pop(name, None) is not None and name != "store":
-            losses.add(name, "the host refuses this field")
+            losses.add(REFUSED, name=name)
     for name, renamed in options.get("rename", {}).items():
         if name in body:
             body[renamed] = body.pop(name)
@@ -97,14 +98,14 @@ def _instructions(messages: list[Message]) -> tuple[str | None, list[Message]]:
 
 def _tools(body: dict[str, Any], request: Request, own: dict[str, Any], losses: Losses) -> None:
     tools = []
-    for place, tool in enumerate(request.tools):
+    for tool in request.tools:
         if isinstance(tool, Tool):
             tools.append(_tool(tool, losses))
         elif tool.dialect == DIALECT:
             tools.append(tool.data)
         else:
-            kind = tool.data.get("type") if isinstance(tool.data, dict) else None
-            losses.add(f"tools[{place}]", f"a tool of type {kind!r} exists only in {tool.dialect}")
+            kind = tool.data.get("type", "unknown") if isinstance(tool.data, dict) else "unknown"
+            losses.add(TOOL, kind=kind)
     if not tools:
         own.pop("tool_choice", None)
         return
@@ -117,7 +118,7 @@ def _tools(body: dict[str, Any], request: Request, own: dict[str, Any], losses: 
 
 def _tool(tool: Tool, losses: Losses) -> dict[str, Any]:
     if tool.cache is not None:
-        losses.add("cache_control", "the host caches by itself and takes no markers")
+        losses.add(CACHE)
     shown: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         shown["description"] = tool.description
@@ -134,13 +135,7 @@ def _choice(choice: ToolChoice) -> Any:
 
 # Sampling and the form of the answer.
 
-_UNKNOWN: Mapping[str, str] = {
-    "top_k": "the host has no such parameter",
-    "stop": "the host takes no stop sequences in this format",
-    "seed": "answers cannot be made repeatable in this format",
-    "frequency_penalty": "there is no such penalty in this format",
-    "presence_penalty": "there is no such penalty in this format",
-}
+_UNKNOWN: Mapping[str, LossKind] = {"top_k": TOP_K, **UNKNOWN}
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
 
@@ -148,10 +143,10 @@ ENCRYPTED = "reasoning.encrypted_content"
 def _sampling(body: dict[str, Any], sampling: Sampling, target: Target, losses: Losses) -> None:
     if sampling.choices is not None and sampling.choices > 1:
         raise Unsupported("this upstream gives one choice per request", param="n")
-    for name, reason in _UNKNOWN.items():
+    for name, kind in _UNKNOWN.items():
         value = getattr(sampling, name)
         if value or (name == "seed" and value is not None):
-            losses.add(name, reason)
+            losses.add(kind)
     if sampling.max_tokens is not None:
         body["max_output_tokens"] = sampling.max_tokens
     fixed = any(fnmatchcase(target.model, pattern) for pattern in FIXED_SAMPLING)
@@ -162,9 +157,9 @@ def _sampling(body: dict[str, Any], sampling: Sampling, target: Target, losses: 
         if not fixed:
             body[name] = value
         elif value != 1:
-            losses.add(name, f"{target.model} does not let it be changed")
+            losses.add(FIXED, name=name, model=target.model)
     if sampling.logprobs and fixed:
-        losses.add("logprobs", f"{target.model} does not let it be changed")
+        losses.add(FIXED, name="logprobs", model=target.model)
     elif sampling.logprobs:
         body["include"] = [LOGPROBS]
         if sampling.top_logprobs is not None:
@@ -199,14 +194,14 @@ def _reasoning(body: dict[str, Any], reasoning: Reasoning | None, target: Target
     wanted = reasoning.effort is not None or reasoning.budget is not None or reasoning.enabled is True
     if able is False or target.upstream.options.get("reasoning") == "none":
         if wanted:
-            losses.add("reasoning", f"{target.model} takes no instructions about reasoning")
+            losses.add(NO_REASONING, model=target.model)
         return
     word = reasoning.effort
     if reasoning.enabled is False:
         word = "none"
     elif word is None and reasoning.budget is not None:
         word = next((word for bound, word in _EFFORTS if reasoning.budget <= bound), "high")
-        losses.add("reasoning budget", f"the host takes a word for it; sent as {word}")
+        losses.add(NO_BUDGET, word=word)
     fields: dict[str, Any] = {} if word is None else {"effort": word}
     summary = reasoning.summary
     if summary is None and wanted and word != "none":

@@ -12,12 +12,13 @@ from relay.body import read_body, read_model, read_stream
 from relay.errors import CallerError, NoSuchMethod, RelayError
 from relay.events import Event, Logprobs, PartStart, PartStop
 from relay.fold import unfold
-from relay.ir import Request, Response, Text, Tool
+from relay.ir import Capacity, Request, Response, Text, Tool
 from relay.kit import dumps, splice_model
 from relay_openai.encoder import error_body
 from relay_openai.responses.answer import Envelope
 from relay_openai.responses.body import check_input, estimate_input, max_output, read_tools
 from relay_openai.responses.encoder import KEEP_ALIVE, ResponsesEncoder
+from relay_openai.responses.items import CAPACITY
 from relay_openai.responses.request import parse_request
 from relay_openai.responses.skim import PassedStream
 from relay_openai.responses.toolbox import defined, kinds
@@ -45,6 +46,7 @@ class OpenAIResponses(Dialect):
         Route("GET", "/responses", _SOCKET),
     )
     keep_alive: ClassVar[bytes] = KEEP_ALIVE
+    capacity: ClassVar[Capacity] = CAPACITY
 
     def __init__(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from relay.ir import Media, Refusal, Text, Thinking, ToolCall
+from relay.ir import Capacity, Media, Refusal, Text, Thinking, ToolCall
 from relay.kit import loads
 from relay_openai.responses.sealed import own_form, seal
 from relay_openai.responses.toolbox import INPUT, SEARCH
 from relay_openai.responses.wire import own_fields
 
-__all__ = ["Items", "annotation"]
+__all__ = ["CAPACITY", "Items", "annotation"]
 
 _OWN_ANNOTATIONS = frozenset(("url_citation", "file_citation", "container_file_citation", "file_path"))
 
@@ -35,6 +35,17 @@ def annotation(citation: Any) -> dict[str, Any] | None:
         "start_index": citation.get("start_index") or citation.get("startIndex") or 0,
         "end_index": citation.get("end_index") or citation.get("endIndex") or 0,
     }
+
+
+CAPACITY = Capacity(
+    choices=False,
+    stops=frozenset(("stop", "length", "tool_calls", "filter", "error")),
+    sequence=False,
+    media=lambda part: part.kind == "image" and bool(part.data),
+    citation=lambda citation: annotation(citation) is not None,
+    server_call=lambda part: False,
+)
+"""What answers of this format have room for."""
 
 
 class Items:

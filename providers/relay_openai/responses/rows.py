@@ -8,6 +8,7 @@ from typing import Any
 from relay.errors import Unsupported
 from relay.ir import Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay.kit import Losses, data_url
+from relay_openai.losses import BLOCK, CACHE, IS_ERROR, MEDIA, NAMES, SERVER_CALL, SERVER_RESULT, THINKING
 from relay_openai.responses.wire import DIALECT, own_fields
 from relay_openai.wire import AUDIO_TYPES
 
@@ -26,27 +27,27 @@ class Rows:
 
     def compose(self, messages: list[Message]) -> list[Item]:
         """All items, in order."""
-        for place, message in enumerate(messages):
+        for message in messages:
             if message.name is not None:
-                self._losses.add("messages[].name", "messages have no names in this format")
+                self._losses.add(NAMES)
             write = self._assistant if message.role == "assistant" else self._told
-            write(message, f"messages[{place}]")
+            write(message)
         return self._items
 
     # What the model is told.
 
-    def _told(self, message: Message, where: str) -> None:
+    def _told(self, message: Message) -> None:
         for part in message.parts:
             if isinstance(part, ToolResult):
-                self._result(part, where)
-        content = [item for part in message.parts if (item := self._content(part, where)) is not None]
+                self._result(part)
+        content = [item for part in message.parts if (item := self._content(part)) is not None]
         if not content:
             return
         own = dict(own_fields(message.extra))
         role = own.pop("role", message.role)
         self._items.append({"type": "message", "role": role, "content": _plain(content), **own})
 
-    def _content(self, part: Part, where: str) -> Item | None:
+    def _content(self, part: Part) -> Item | None:
         """A part as an entry of a content list; None for one that stands elsewhere or is lost."""
         self._marked(part)
         if isinstance(part, Text | Refusal):
@@ -56,24 +57,24 @@ class Rows:
         if isinstance(part, Opaque):
             if part.dialect == DIALECT and isinstance(part.data, dict):
                 return dict(part.data)
-            self._losses.add(f"{where}.content", f"a block that only {part.dialect} knows")
+            self._losses.add(BLOCK, kind=_kind_of(part))
         return None
 
     def _marked(self, part: Part) -> None:
         if part.cache is not None:
-            self._losses.add("cache_control", "the host caches by itself and takes no markers")
+            self._losses.add(CACHE)
 
-    def _result(self, part: ToolResult, where: str) -> None:
+    def _result(self, part: ToolResult) -> None:
         self._marked(part)
         if part.is_error:
-            self._losses.add("tool result is_error", "the target has no such mark")
-        output = [item for inner in part.parts if (item := self._content(inner, where)) is not None]
+            self._losses.add(IS_ERROR)
+        output = [item for inner in part.parts if (item := self._content(inner)) is not None]
         item = {"type": "function_call_output", "call_id": part.call_id, "output": _plain(output) if output else ""}
         self._items.append({**item, **own_fields(part.extra)})
 
     # What the model said.
 
-    def _assistant(self, message: Message, where: str) -> None:
+    def _assistant(self, message: Message) -> None:
         said: list[Item] = []
         for part in message.parts:
             self._marked(part)
@@ -84,7 +85,7 @@ class Rows:
             if isinstance(part, Refusal):
                 said.append({"type": "refusal", "refusal": part.text})
                 continue
-            item = self._item(part, where)
+            item = self._item(part)
             if item is not None:
                 said = self._message(said, message)
                 self._items.append(item)
@@ -97,16 +98,16 @@ class Rows:
             self._items.append({"type": "message", "role": "assistant", "content": said, **own})
         return []
 
-    def _item(self, part: Part, where: str) -> Item | None:
+    def _item(self, part: Part) -> Item | None:
         write = _ITEMS.get(type(part))
         if write is None:
-            self._losses.add("assistant media", "the target takes no media in the model's own turns")
+            self._losses.add(MEDIA)
             return None
-        return write(self, part, where)
+        return write(self, part)
 
-    def _thinking(self, part: Thinking, where: str) -> Item | None:
+    def _thinking(self, part: Thinking) -> Item | None:
         if part.dialect != DIALECT:
-            self._losses.add("thinking", "reasoning of another vendor's model is not shown to the target")
+            self._losses.add(THINKING)
             return None
         item: Item = {"type": "reasoning", "summary": [], **own_fields(part.extra)}
         if part.text and not item["summary"] and not item.get("content"):
@@ -115,9 +116,9 @@ class Rows:
             item["encrypted_content"] = part.signature
         return item
 
-    def _call(self, part: ToolCall, where: str) -> Item | None:
+    def _call(self, part: ToolCall) -> Item | None:
         if part.server:
-            self._losses.add("server tool calls", "the target did not run them and cannot know them")
+            self._losses.add(SERVER_CALL)
             return None
         own = {key: value for key, value in own_fields(part.extra).items() if key != "type"}
         return {
@@ -128,14 +129,18 @@ class Rows:
             **own,
         }
 
-    def _opaque(self, part: Opaque, where: str) -> Item | None:
+    def _opaque(self, part: Opaque) -> Item | None:
         if part.dialect == DIALECT and isinstance(part.data, dict):
             return dict(part.data)
-        self._losses.add(f"{where}.content", f"a block that only {part.dialect} knows")
+        self._losses.add(BLOCK, kind=_kind_of(part))
         return None
 
-    def _foreign_result(self, part: ToolResult, where: str) -> None:
-        self._losses.add("server tool results", "the target did not run these tools and cannot know them")
+    def _foreign_result(self, part: ToolResult) -> None:
+        self._losses.add(SERVER_RESULT)
+
+
+def _kind_of(part: Opaque) -> object:
+    return part.data.get("type", "unknown") if isinstance(part.data, dict) else "unknown"
 
 
 def _plain(content: list[Item]) -> Any:
@@ -189,7 +194,7 @@ _MEDIA: Mapping[str, Callable[[Media], Item]] = {
     "audio": _audio,
     "video": _video,
 }
-_ITEMS: Mapping[type[Any], Callable[[Rows, Any, str], Item | None]] = {
+_ITEMS: Mapping[type[Any], Callable[[Rows, Any], Item | None]] = {
     Thinking: Rows._thinking,
     ToolCall: Rows._call,
     ToolResult: Rows._foreign_result,
