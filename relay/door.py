@@ -141,6 +141,11 @@ class Door(web.RequestHandler):
         if passage is None:
             self._wake()
             return
+        # First, because reading on may bring more requests, which are not to overtake this one.
+        self.passage = passage
+        self._request_in_progress = True
+        # Else the timer, seeing a coroutine that waits for a request, would take the connection for idle.
+        self._keepalive = False
         self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
@@ -148,10 +153,6 @@ class Door(web.RequestHandler):
             self._resume_reading_if_drained()
         if self._manager is not None:
             self._manager.requests_count += 1
-        self.passage = passage
-        self._request_in_progress = True
-        # Else the timer, seeing a coroutine that waits for a request, would take the connection for idle.
-        self._keepalive = False
         passage.begin()
 
     def _wake(self) -> None:

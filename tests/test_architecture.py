@@ -76,19 +76,25 @@ CATCHERS = frozenset(
     {
         ("relay/app.py", "running"),
         ("relay/attempt.py", "_ready"),
+        ("relay/lane.py", "_usual"),
+        ("relay/lane.py", "begin"),
+        ("relay/lane.py", "changed"),
+        ("relay/lane.py", "enter"),
         ("relay/manager.py", "_ask"),
         ("relay/manager.py", "add"),
         ("relay/manager.py", "guarded"),
         ("relay/middleware.py", "errors"),
         ("relay/stream.py", "_decode"),
         ("relay/stream.py", "_work"),
+        ("relay/stream.py", "take"),
         ("relay/views/calls.py", "handle"),
     }
 )
 """The functions that catch every exception: around plugin code, and at the outermost edge of a request."""
 
 KEEPERS = {
-    ("relay/exchange.py", "data"): "called by the event loop: it keeps what the sink raised for the task that pumps",
+    ("relay/exchange.py", "_give"): "it keeps what the sink raised for whoever pumps or listens",
+    ("relay/exchange.py", "data"): "the same, called by the event loop",
 }
 """Where even a cancellation is caught and not raised at once, and why."""
 

@@ -67,14 +67,16 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Start a relay with a configuration's text. `key` holds settings of the key that its client uses."""
     running: list[Running] = []
 
-    async def build(config: str = "", *, key: dict[str, Any] | None = None, **options: Any) -> Running:
+    async def build(
+        config: str = "", *, key: dict[str, Any] | None = None, keepalive_timeout: float = 75.0, **options: Any
+    ) -> Running:
         text = ALONE + textwrap.dedent(config)
         app = await create_app(
             read_text(text, "test.toml", {}), database=tmp_path / f"relay{len(running)}.db", **options
         )
         _, secret = await app[RELAY].store.keys.create("test", **(key or {}))
         server = RelayServer(app)
-        await server.start_server()
+        await server.start_server(keepalive_timeout=keepalive_timeout)
         client = aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"})
         running.append(Running(app[RELAY], server, secret, client))
         await app[RELAY].listed.wait()
