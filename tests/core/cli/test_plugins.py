@@ -34,7 +34,8 @@ def test_the_table_shows_what_was_found_and_what_is_wrong(run: Run, config: str)
 def test_json_tells_everything(run: Run, config: str) -> None:
     records = {record["name"]: record for record in json.loads(run("plugins", "--config", config, "--json").stdout)}
     assert records["openai"]["families"] == ["openai"]
-    assert records["openai"]["dialects"] == ["openai-chat", "openai-responses"]
+    speaks = ["openai-chat", "openai-responses", "openai-embeddings", "openai-completions"]
+    assert records["openai"]["dialects"] == speaks
     assert {"relay_families", "relay_dialects", "endpoint", "translate_stream"} <= set(records["openai"]["hooks"])
     assert records["good"]["source"].endswith("good.py")
     assert records["broken"]["error"]
