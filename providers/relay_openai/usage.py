@@ -14,8 +14,13 @@ _USUAL = frozenset(
     ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 )
 _SHORT = ("prompt_tokens", "completion_tokens", "total_tokens")
-_INSIDE = {"cached_tokens": "cache_read", "cache_write_tokens": "cache_write_5m", "audio_tokens": "audio_in"}
-_OUTSIDE = {"reasoning_tokens": "reasoning", "audio_tokens": "audio_out"}
+_DETAILS = (
+    (
+        "prompt_tokens_details",
+        {"cached_tokens": "cache_read", "cache_write_tokens": "cache_write_5m", "audio_tokens": "audio_in"},
+    ),
+    ("completion_tokens_details", {"reasoning_tokens": "reasoning", "audio_tokens": "audio_out"}),
+)
 """Where the hub has the details of the prompt's and of the completion's tokens."""
 _NOTHING: Mapping[str, Any] = {}
 
@@ -29,27 +34,27 @@ def decode_usage(raw: Any) -> Usage | None:
     """
     if not isinstance(raw, dict):
         return None
-    if len(raw) == len(_SHORT) and (short := _short(*map(raw.get, _SHORT))) is not None:
-        short.raw = raw
-        return short
-    prompt = token_count(raw.get("prompt_tokens"))
-    completion = token_count(raw.get("completion_tokens"))
+    prompt, completion, total = map(raw.get, _SHORT)
+    if (
+        type(prompt) is int
+        and type(completion) is int
+        and prompt >= 0
+        and completion >= 0
+        and total == prompt + completion <= MAX_TOKENS
+        and raw.keys() <= _USUAL
+    ):
+        # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
+        usage = Usage(prompt, completion, raw=raw)
+        for field, places in _DETAILS:
+            for name in _details(raw, field):
+                if (place := places.get(name)) is not None:
+                    setattr(usage, place, token_count(raw[field][name]))
+        return usage
+    prompt, completion, total = token_count(prompt), token_count(completion), token_count(total)
     if prompt is None and completion is None:
         return None
     inside = _details(raw, "prompt_tokens_details")
     outside = _details(raw, "completion_tokens_details")
-    total = token_count(raw.get("total_tokens"))
-    if completion is None and prompt is not None and total is not None and total >= prompt:
-        # A side that is empty is left out by the format's inventor, and only the sum tells.
-        completion = total - prompt
-    if raw.keys() <= _USUAL and prompt is not None and completion is not None and total == prompt + completion:
-        # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
-        usage = Usage(prompt, completion, raw=raw)
-        for details, places in ((inside, _INSIDE), (outside, _OUTSIDE)):
-            for name in details:
-                if (place := places.get(name)) is not None:
-                    setattr(usage, place, token_count(details[name]))
-        return usage
     usage = Usage(
         input=prompt,
         output=completion,
@@ -72,13 +77,6 @@ def decode_usage(raw: Any) -> Usage | None:
         elif missing == usage.audio_in:
             usage.input = prompt + missing
     return usage
-
-
-def _short(prompt: Any, completion: Any, total: Any) -> Usage | None:
-    """Three counts that add up, as most small hosts send them; None for anything else."""
-    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
-        return None
-    return Usage(prompt, completion) if total == prompt + completion <= MAX_TOKENS else None
 
 
 def _details(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
