@@ -91,6 +91,7 @@ async def play_cell(stage: Stage, dialect: str, family: str, exchanges: Sequence
             cell.wrong[name] = verdict.faults
         elif verdict.losses:
             cell.losses += 1
+            cell.lost.update(set(verdict.losses))
     return cell
 
 
@@ -155,6 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = run(chosen.folder, chosen.sample)
     print()
     print(shown(cells))
+    print("\nDeclared losses:")
+    for cell in cells:
+        if cell.lost:
+            counts = ", ".join(f"{count} {name}" for name, count in sorted(cell.lost.items()))
+            print(f"  {cell.family} to {cell.dialect}: {counts}")
     if recordings.others:
         print("\nNot for us, and not played:")
         for kind, count in sorted(recordings.others.items()):

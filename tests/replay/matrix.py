@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ class Cell:
     streams: int = 0
     errors: int = 0
     """Recordings of an error: what counts is what the client is told of it."""
+    lost: Counter[str] = field(default_factory=Counter)
+    """What was lost as it is declared, by what it is."""
     losses: int = 0
     """Exchanges that lost something which is declared, and were told so; all else of them is equal."""
     wrong: dict[str, list[str]] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class Cell:
             "equal": self.equal,
             "losses": self.losses,
             "wrong": len(self.wrong),
+            "lost": dict(sorted(self.lost.items())),
         }
 
 
@@ -47,6 +51,7 @@ HEADS = ("client", "recorded", "exchanges", "streams", "errors", "equal", "decla
 
 def shown(cells: list[Cell]) -> str:
     """The matrix as text."""
-    rows = [tuple(str(value) for value in cell.figures().values()) for cell in cells]
-    sums = [sum(cell.figures()[name] for cell in cells) for name in list(Cell("", "").figures())[2:]]
+    names = list(Cell("", "").figures())[: len(HEADS)]
+    rows = [tuple(str(cell.figures()[name]) for name in names) for cell in cells]
+    sums = [sum(cell.figures()[name] for cell in cells) for name in names[2:]]
     return table(HEADS, [*rows, ("all", "", *map(str, sums))])

@@ -17,6 +17,7 @@ from tests.replay.said import Counted, Reading, Said
 
 MOST = 1000
 """`max_tokens` of the requests that are not the recorded ones."""
+MEDIA = frozenset({"image", "document", "audio", "video"})
 PLAIN = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 
 
@@ -75,7 +76,10 @@ class MessagesClient(Client):
                     said.reasoning += block.thinking
                 case "tool_use":
                     said.calls.append((block.name, block.input))
-            if block.type not in PLAIN:
+            # The SDK's types know no media in answers, and take them all the same.
+            if (kind := str(block.type)) in MEDIA:
+                said.beside["media"] += 1
+            elif kind not in PLAIN:
                 said.beside["server_tools"] += 1
         usage = message.usage
         cached = usage.cache_read_input_tokens or 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay.lost import declared_answer_losses
+from relay.manager import Plugins
 from relay.store import UsageRow
 from tests.replay.reading import ENDED, Told, failure, read, silent, waits
 from tests.replay.said import FRAME, Reading, frames
@@ -13,6 +16,8 @@ from tests.replay.stage import NANO_PER_INPUT, NANO_PER_OUTPUT, PATHS, Played
 
 SHOWN = {400: 400, 401: 502, 403: 502, 404: 404, 413: 413, 422: 422, 429: 429, 503: 503, 529: 503}
 """What a caller gets for each status of the upstream. 401, 402 and 403 are about the relay's own account there."""
+
+DIALECTS = Plugins.load().dialects
 
 ANNOUNCED_WHOLE = "application/json"
 """Streams that are announced as one object are read and written again: what they say must be there, not their bytes."""
@@ -37,11 +42,13 @@ class Verdict:
 
 def judge(played: Played, rows: list[UsageRow]) -> Verdict:
     """What is wrong with this exchange, and what it lost as it was to."""
-    return Verdict(faults(played, rows))
+    verdict = Verdict()
+    verdict.faults = faults(played, rows, verdict.losses)
+    return verdict
 
 
-def faults(played: Played, rows: list[UsageRow]) -> list[str]:
-    """What is wrong with this exchange; empty if nothing is."""
+def faults(played: Played, rows: list[UsageRow], losses: list[str]) -> list[str]:
+    """What is wrong with this exchange; empty if nothing is. What it lost as declared is appended to `losses`."""
     found = [f"logged: {line}" for line in played.logged]
     if len(rows) != 1:
         return [*found, f"{len(rows)} usage rows"]
@@ -59,7 +66,7 @@ def faults(played: Played, rows: list[UsageRow]) -> list[str]:
     elif exchange["streaming"] and not whole(exchange) and not silent(exchange):
         cut(played, row, found)
     else:
-        answer(played, row, found)
+        answer(played, row, found, losses)
     return found
 
 
@@ -99,7 +106,7 @@ def request(played: Played, found: list[str]) -> None:
 # Good answers.
 
 
-def answer(played: Played, row: UsageRow, found: list[str]) -> None:
+def answer(played: Played, row: UsageRow, found: list[str], losses: list[str]) -> None:
     """An answer that is complete."""
     exchange = played.exchange
     announced = (exchange["response_headers"] or {}).get("content-type") or ""
@@ -112,7 +119,9 @@ def answer(played: Played, row: UsageRow, found: list[str]) -> None:
         found.append(f"the SDK raised {type(played.error).__name__}: {played.error}")
         return
     else:
-        translated(played, read(exchange), found)
+        reading = read(exchange)
+        translated(played, reading, found)
+        lost(played, reading, found, losses)
     if not waits(exchange):
         billed(row, played, read(exchange), found)
 
@@ -190,6 +199,43 @@ def translated(played: Played, reading: Reading, found: list[str]) -> None:
     else:
         got = (heard.counted.input, heard.counted.output, heard.counted.cached or 0)
         expect(found, "usage shown", got, (counted.input or 0, counted.output or 0, counted.cached or 0))
+
+
+LOST: Mapping[str, frozenset[str]] = {
+    "citations": frozenset(("citations", "vendor fields")),
+    "server_tools": frozenset(("server tools", "blocks")),
+    "media": frozenset(("media", "blocks")),
+    "logprobs": frozenset(("logprobs",)),
+    "blocks": frozenset(("blocks",)),
+}
+"""What may be beside the words of an answer, and under which names its loss may be told."""
+
+
+def lost(played: Played, reading: Reading, found: list[str], losses: list[str]) -> None:
+    """What did not reach the client: it must be told in the header, and for streams at least be declared."""
+    told = set(played.tape.headers.get("x-relay-dropped", "").split(", "))
+    if played.streamed:
+        # The head is out before most of the answer is known.
+        told |= {kind.field for kind in declared_answer_losses(DIALECTS[played.client.dialect].capacity)}
+
+    def tell(what: str, names: frozenset[str]) -> None:
+        if told & names:
+            losses.append(what)
+        else:
+            found.append(f"{what} lost, and nobody is told")
+
+    shown = played.heard.choices
+    if len(reading.choices) > 1 and not played.client.several:
+        tell("choices", frozenset(("choices",)))
+    for number, said in reading.choices.items():
+        heard = shown.get(number)
+        if heard is None:
+            continue
+        for name, names in LOST.items():
+            if said.beside[name] and not heard.beside[name]:
+                tell(name, names)
+        if said.finish in ("error", "other") and heard.finish == played.client.finish["stop"]:
+            tell("stop reason", frozenset(("stop reason",)))
 
 
 def billed(row: UsageRow, played: Played, reading: Reading, found: list[str]) -> None:
