@@ -53,6 +53,9 @@ def decode_usage(raw: Any) -> Usage | None:
     prompt, completion, total = token_count(prompt), token_count(completion), token_count(total)
     if prompt is None and completion is None:
         return None
+    if completion is None and prompt is not None and total is not None and total >= prompt:
+        # A side that is empty is left out by the format's inventor, and only the sum tells.
+        completion = total - prompt
     inside = _details(raw, "prompt_tokens_details")
     outside = _details(raw, "completion_tokens_details")
     usage = Usage(
