@@ -301,7 +301,7 @@ def parse_data_url(url: str) -> tuple[str, str] | None:
 
 
 def estimate_tokens(text: str) -> int:
-    """Tokens of `text`, roughly: a quarter per ASCII character, 0.72 per wide one.
+    """Tokens of `text`, roughly: a quarter per ASCII character, 0.72 per wide one, half of each for those between.
 
     Within about 15 % for English and code and 11 % for Chinese, Japanese and Korean, where the usual "length by four"
     is 60 % too low. Good enough for a reservation that the upstream's own count settles a moment later.
@@ -309,7 +309,8 @@ def estimate_tokens(text: str) -> int:
     length = len(text)
     if text.isascii():
         return (length + 3) // 4
-    wide = sum(1 for character in text if character >= "\u2e80")
+    # Two bytes more than one is what wide characters take. Those of two bytes count as half wide, which fits them.
+    wide = (len(text.encode("utf-8", "surrogatepass")) - length) / 2
     return int(0.72 * wide + (length - wide) / 4) + 1
 
 
