@@ -20,6 +20,7 @@ import click
 import msgspec
 from aiohttp import web
 from proven import conformance
+from provoked import answers_block, pairs_block, requests_block
 
 import relay_anthropic
 import relay_gemini
@@ -579,6 +580,9 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "error-codes": error_codes,
     "losses": losses,
     "conformance": conformance,
+    "losses-pairs": pairs_block,
+    "losses-requests": requests_block,
+    "losses-answers": answers_block,
     "performance": measured,
     "features": features,
     "cli": cli,

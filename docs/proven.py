@@ -40,4 +40,12 @@ def conformance() -> str:
         *map(_row, cells),
         f"| **all** | | {sums} |",
     ]
+    lost = [
+        f"* `{cell['family']}` to `{cell['dialect']}`: "
+        + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in cell["lost"].items())
+        for cell in cells
+        if cell["lost"]
+    ]
+    if lost:
+        lines += ["", "What the exchanges lost that lost something, by how many of them did:", "", *lost]
     return "\n".join(lines)

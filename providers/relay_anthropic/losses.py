@@ -26,6 +26,7 @@ __all__ = [
     "NO_SAMPLING",
     "NO_THINKING",
     "NO_THOUGHT",
+    "NO_TOP_K",
     "NOT_FORCED",
     "RAW_ARGUMENTS",
     "SERVER_CALL",
@@ -33,6 +34,7 @@ __all__ = [
     "THINKING",
     "THINKS",
     "TOOL",
+    "TOP_K_THINKS",
     "UNKNOWN",
     "UNSIGNED",
 ]
@@ -141,13 +143,27 @@ NO_SAMPLING = LossKind(
     "sampling.none",
     "{name}",
     "this model takes no sampling parameters",
-    "`temperature`, `top_p` or `top_k` for a model of a generation that takes none",
+    "`temperature` or `top_p` for a model of a generation that takes none",
+)
+NO_TOP_K = LossKind(
+    "sampling.no_top_k",
+    "top_k",
+    "this model takes no sampling parameters",
+    "the same for `top_k`, which trims only what is unlikely anyway",
+    hint=True,
 )
 THINKS = LossKind(
     "sampling.thinking",
     "{name}",
     "it cannot be set while the model thinks",
-    "`temperature`, `top_k` or a low `top_p` together with reasoning",
+    "`temperature` or a low `top_p` together with reasoning",
+)
+TOP_K_THINKS = LossKind(
+    "sampling.top_k",
+    "top_k",
+    "it cannot be set while the model thinks",
+    "`top_k` together with reasoning",
+    hint=True,
 )
 HOT = LossKind(
     "sampling.temperature",
@@ -225,7 +241,9 @@ LOSSES: tuple[LossKind, ...] = (
     *UNKNOWN.values(),
     BLANK_STOP,
     NO_SAMPLING,
+    NO_TOP_K,
     THINKS,
+    TOP_K_THINKS,
     HOT,
     TEMPERATURE_FIRST,
     NO_THINKING,

@@ -22,9 +22,11 @@ from relay_anthropic.losses import (
     LONE_SYSTEM,
     NAMES,
     NO_SAMPLING,
+    NO_TOP_K,
     TEMPERATURE_FIRST,
     THINKS,
     TOOL,
+    TOP_K_THINKS,
     UNKNOWN,
 )
 from relay_anthropic.reasoning import apply_reasoning
@@ -213,9 +215,9 @@ def _sampling(body: dict[str, Any], request: Request, generation: Generation, lo
     thinks = body.get("thinking", {}).get("type") == "enabled"
     for name, value in _numbers(request, losses):
         if not generation.sampling:
-            losses.add(NO_SAMPLING, name=name)
+            losses.add(NO_TOP_K if name == "top_k" else NO_SAMPLING, name=name)
         elif thinks and not (name == "top_p" and value >= 0.95):
-            losses.add(THINKS, name=name)
+            losses.add(TOP_K_THINKS if name == "top_k" else THINKS, name=name)
         else:
             body[name] = value
 

@@ -63,7 +63,7 @@ class Local:
                 dialects=frozenset({"openai-chat", "openai-embeddings", "openai-completions"}),
                 hosts=[host] if available() else [],
                 capabilities=CAN,
-                losses=(*CHAT_LOSSES, *EMBEDDING_LOSSES),
+                losses=tuple(dict.fromkeys((*CHAT_LOSSES, *EMBEDDING_LOSSES))),
                 options=frozenset({"model", "name", "context", "slots", "threads"}),
                 addressed=False,
                 alone=True,

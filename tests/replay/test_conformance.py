@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.replay.clients import CLIENTS
-from tests.replay.conformance import main, sample
-from tests.replay.recording import NoRecordings, load
+from tests.replay.conformance import FIGURES, main, sample
+from tests.replay.recording import PATHS, NoRecordings, load
 
 CHAT: dict[str, Any] = {
     "id": "chatcmpl-1",
@@ -145,3 +145,12 @@ def test_a_sample_holds_every_host_before_two_of_any() -> None:
     assert {exchange["family"] for exchange in chosen} == {f"host-{number}" for number in range(7)}
     assert sample(exchanges, 0) == exchanges
     assert len(sample(exchanges, 20)) == 20
+
+
+def test_the_figures_of_the_documentation_are_of_every_client_and_format_and_nothing_was_wrong() -> None:
+    stored = json.loads(FIGURES.read_text(encoding="utf-8"))
+    assert {(cell["dialect"], cell["family"]) for cell in stored["cells"]} == {
+        (dialect, family) for dialect in CLIENTS for family in PATHS
+    }
+    assert sum(cell["wrong"] for cell in stored["cells"]) == 0
+    assert all(cell["exchanges"] == cell["equal"] + cell["losses"] > 0 for cell in stored["cells"])
