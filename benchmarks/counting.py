@@ -68,6 +68,12 @@ class Variant:
     model: str = "mock"
     asked: Mapping[str, Any] = field(default_factory=dict)
     """More fields of every request."""
+    keys: int = 1
+    """Keys in its database."""
+    rows: int = 0
+    """Usage rows in its database before the first call."""
+    plugin: str = ""
+    """The text of a plugin in its folder of plugins."""
 
 
 DEFAULT = Variant()
@@ -208,7 +214,12 @@ async def counted(way: str, models: Mapping[str, str], variant: Variant = DEFAUL
         await lockstep.start()
         text = (CONFIG.replace(variant.without, "") if variant.without else CONFIG) + variant.config
         (folder / "relay.toml").write_text(text.replace("{port}", str(lockstep.port)))
-        key = await asyncio.create_subprocess_exec(sys.executable, HERE / "key.py", folder / "relay.db", KEY)
+        if variant.plugin:
+            (folder / "plugins").mkdir()
+            (folder / "plugins" / "more.py").write_text(variant.plugin)
+        key = await asyncio.create_subprocess_exec(
+            sys.executable, HERE / "key.py", folder / "relay.db", KEY, str(variant.keys), str(variant.rows)
+        )
         if await key.wait():
             raise SystemExit("the relay's database cannot be made")
         port = free_port()

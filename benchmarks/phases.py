@@ -48,7 +48,8 @@ class Phase:
         value: dict[str, Any] = {"model": model.replace("{model}", self.model), "messages": messages, "max_tokens": 400}
         if self.stream:
             value["stream"] = True
-        return json.dumps(value).encode()
+        # As the official clients write it: without blanks.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 PHASES = (
