@@ -180,7 +180,7 @@ def _relayed(detail: Any) -> Thinking | None:
     return None
 
 
-_TOOL = frozenset(("role", "content", "tool_call_id"))
+_TOOL = frozenset(("role", "content", "tool_call_id", "cache_control"))
 
 
 def _tool(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:

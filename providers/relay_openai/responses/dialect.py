@@ -111,10 +111,11 @@ class OpenAIResponses(Dialect):
 
 def _weighed(events: list[Event]) -> list[Event]:
     """`events` with log-probabilities moved to the last text: this format has them there, and not behind all parts."""
-    found = [event for event in events if isinstance(event, Logprobs)]
-    texts = {event.index for event in events if isinstance(event, PartStart) and isinstance(event.part, Text)}
+    found = [event for event in events if isinstance(event, Logprobs) and not event.choice]
+    starts = [event for event in events if isinstance(event, PartStart) and not event.choice]
+    texts = {event.index for event in starts if isinstance(event.part, Text)}
     if not found or not texts:
         return events
-    rest = [event for event in events if not isinstance(event, Logprobs)]
+    rest = [event for event in events if event not in found]
     place = rest.index(PartStop(max(texts)))
     return [*rest[:place], *found, *rest[place:]]

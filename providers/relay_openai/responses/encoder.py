@@ -350,9 +350,10 @@ class ResponsesEncoder:
             if isinstance(part.part, Text):
                 part.logprobs.extend(event.content)
                 return
-        last = self._message.contents[-1] if self._message is not None else {}
-        if "logprobs" in last:
-            last["logprobs"] = [*last["logprobs"], *event.content]
+        for content in reversed(self._message.contents if self._message is not None else ()):
+            if "logprobs" in content:
+                content["logprobs"] = [*content["logprobs"], *event.content]
+                return
 
     # Ends.
 
