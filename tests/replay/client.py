@@ -48,6 +48,13 @@ class Taping(httpx2.AsyncHTTPTransport):
     def __init__(self) -> None:
         super().__init__(retries=0)
         self.tape = Tape()
+        self._open: TapedStream | None = None
+
+    async def release(self) -> None:
+        """Give up what was not read: an SDK that raises in the middle of a stream may leave it to the collector."""
+        if self._open is not None:
+            await self._open.aclose()
+            self._open = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         tape = self.tape = Tape(sent=request.content)
@@ -55,7 +62,7 @@ class Taping(httpx2.AsyncHTTPTransport):
         tape.status = response.status_code
         tape.headers = {name.lower(): value for name, value in response.headers.items()}
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = TapedStream(response.stream, tape)
+        response.stream = self._open = TapedStream(response.stream, tape)
         return response
 
 

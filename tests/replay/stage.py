@@ -155,6 +155,8 @@ class Stage:
             if not played.native and not isinstance(error, (*client.errors, *client.unreadable)):
                 raise
             played.error = error
+        finally:
+            await client.transport.release()
         played.tape = client.transport.tape
         played.logged, self.errors.lines = self.errors.lines, []
         played.seen = self.upstream.seen[before:]
