@@ -29,6 +29,8 @@ __all__ = ["serve"]
 
 log = logging.getLogger("relay")
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted: beyond that, clients that come all at once are kept waiting for seconds."""
 MODELS_SHOWN = 6
 MOST_WORKERS = 64
 LIMITS_SHOWN = 4
@@ -165,7 +167,7 @@ async def _serve(
         fail(str(error))
     runner = RelayRunner(app, shutdown_timeout=config.settings.server.drain_seconds)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, reuse_port=place is not None)
+    site = web.TCPSite(runner, host, port, reuse_port=place is not None, backlog=BACKLOG)
     try:
         await site.start()
     except OSError as error:
