@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from aiohttp.test_utils import TestServer
@@ -203,10 +203,9 @@ def answer_of(exchange: Exchange) -> list[Step]:
     if not exchange["streaming"]:
         return [head_of(exchange, f"Content-Length: {len(body)}") + body]
     edges = [0, *(int(len(body) * share) for share in CUTS), len(body)]
-    if exchange.get("chunk_lens"):
-        edges = [0]
-        for length in exchange["chunk_lens"]:
-            edges.append(edges[-1] + length)
+    lengths = exchange.get("chunk_lens") or ()
+    if sum(lengths) == len(body):
+        edges = [0, *accumulate(lengths)]
     steps: list[Step] = [head_of(exchange, "Transfer-Encoding: chunked")]
     for start, end in pairwise(edges):
         if end > start:

@@ -167,9 +167,11 @@ def without_count(body: bytes) -> bytes:
 
 
 def is_count(data: bytes) -> bool:
-    if data.strip() == b"[DONE]":
+    try:
+        value = json.loads(data)
+    except ValueError:
+        # The end marker, or what else some hosts send.
         return False
-    value = json.loads(data)
     return isinstance(value, dict) and value.get("choices") == [] and bool(value.get("usage"))
 
 
