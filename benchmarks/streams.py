@@ -2,7 +2,7 @@
 
 python benchmarks/streams.py [STREAMS]        9,000 unless told otherwise; half a minute
 
-All streams are open at the same time, each with a piece every half second. Meanwhile a client of its own asks every 20 ms
+All streams are open at the same time, each with a piece a second. Meanwhile a client of its own asks every 20 ms
 whether the relay is well: how long that takes is how late the event loop is.
 """
 
