@@ -17,16 +17,19 @@ from relay.catalog import Catalog, load_plugins, read_catalog
 from relay.config import Config
 from relay.errors import RelayError, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
+from relay.gate import Guard
 from relay.http1 import Http1Transport
 from relay.limits import Limiter
 from relay.manager import Plugins, guarded
 from relay.meter import settled
 from relay.middleware import errors, finish_headers
+from relay.origins import Origins
 from relay.paths import database_path
 from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.routing import Router
 from relay.store import Store, UsageRow
+from relay.throttle import Throttle
 from relay.upstream import AiohttpTransport
 from relay.views import add_routes
 
@@ -71,6 +74,9 @@ class Relay:
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
+        server = self.settings.server
+        self.origins = Origins(server.host, server.hosts, server.origins)
+        self.throttle = Throttle(server.wrong_keys_per_minute)
         self.pipeline = Pipeline(self)
         self.listed = asyncio.Event()
         """Set once every upstream was asked for its models, whether it answered or not."""
@@ -253,7 +259,7 @@ async def create_app(
         transport = Http1Transport() if config.settings.server.transport == "relay" else AiohttpTransport()
     relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)
     app = web.Application(
-        middlewares=[errors],
+        middlewares=[errors, Guard(relay).middleware()],
         client_max_size=config.settings.server.max_body_mb * 1024 * 1024,
     )
     app[RELAY] = relay

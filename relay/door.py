@@ -18,7 +18,8 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from relay.app import RELAY
+from relay.app import RELAY, Relay
+from relay.gate import Gate, Gates
 from relay.lane import Lane, Passage
 from relay.outlet import Outlet
 
@@ -34,6 +35,7 @@ USUAL: Mapping[str, Any] = {
     "auto_decompress": False,
     "handler_cancellation": True,
     "keepalive_timeout": 75.0,
+    "lingering_time": 2.0,
 }
 
 _NEEDED = {
@@ -47,13 +49,13 @@ def usable() -> bool:
     return all(name in vars(kind) for kind, names in _NEEDED.items() for name in names)
 
 
-class Door(web.RequestHandler):
+class Door(Gate):
     """One connection."""
 
     __slots__ = ("lane", "late", "mark", "passage", "seen")
 
     def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
-        super().__init__(manager, loop=loop, **options)
+        super().__init__(manager, lane.relay, loop=loop, **options)
         self.lane = lane
         self.passage: Passage | None = None
         self.late: asyncio.TimerHandle | None = None
@@ -91,16 +93,20 @@ class Door(web.RequestHandler):
         """Bytes of the client's."""
         waiter = self._waiter
         if waiter is None:
+            # The gate's own.
             super().data_received(data)
             return
         # Out of sight, so that nobody is woken for what the lane takes.
         self._waiter = None
         try:
-            super().data_received(data)
+            web.RequestHandler.data_received(self, data)
         finally:
             self._waiter = waiter
-        if self._messages and self.passage is None:
-            self._next()
+        if self.passage is None:
+            if self._messages:
+                self._next()
+            else:
+                self._unfinished()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has gone."""
@@ -159,15 +165,18 @@ class Door(web.RequestHandler):
         if self.late is not None:
             self.late.cancel()
             self.late = None
+        if self._messages:
+            self._check()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
-class Doors(web.Server):
+class Doors(Gates):
     """Makes a door for each connection."""
 
-    lane: Lane
-    options: dict[str, Any]
+    def __init__(self, server: web.Server, relay: Relay) -> None:
+        super().__init__(server, relay)
+        self.lane = Lane(relay)
 
     def __call__(self) -> web.RequestHandler:
         """A new connection's."""
@@ -175,21 +184,16 @@ class Doors(web.Server):
 
 
 class RelayRunner(web.AppRunner):
-    """Serves a relay's application, as `relay serve` does: clients that leave are noticed, bodies stay as they come."""
+    """Serves a relay's application, as `relay serve` does: clients that leave are noticed, bodies stay as they come.
 
-    def __init__(self, app: web.Application, **options: Any) -> None:
+    Without `lane`, which is for tests, every call takes aiohttp's way.
+    """
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, app: web.Application, *, lane: bool = True, **options: Any) -> None:
         super().__init__(app, **{**USUAL, **options})
+        self._lane = lane and usable()
 
     async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        if not usable():
-            return server
-        doors = Doors(
-            server.request_handler,
-            request_factory=server.request_factory,
-            handler_cancellation=server.handler_cancellation,
-            loop=server._loop,
-        )
-        doors.lane = Lane(self.app[RELAY])
-        doors.options = server._kwargs
-        return doors
+        return (Doors if self._lane else Gates)(await super()._make_server(), self.app[RELAY])

@@ -12,6 +12,7 @@
     |  +- NoSuchRoute                404  nothing lives at that path
     |  +- NoSuchMethod               405  the path exists, the method does not
     |  +- TooLarge                   413  the body is over the limit
+    |  +- Misdirected                421  asked under a name that is not the relay's
     |  +- RateLimited                429  a limit of ours; `retry_after` is exact
     +- UpstreamError                 502  the upstream is at fault
     |  +- UpstreamRefused            its own 4xx, passed on: the request is at fault after all
@@ -35,6 +36,7 @@ __all__ = [
     "BadParameter",
     "CallerError",
     "InternalError",
+    "Misdirected",
     "NoKey",
     "NoSuchMethod",
     "NoSuchModel",
@@ -171,6 +173,14 @@ class TooLarge(CallerError):
 
     status = 413
     code = "request_too_large"
+
+
+class Misdirected(CallerError):
+    """The request names a host that this relay does not answer to."""
+
+    status = 421
+    code = "misdirected_request"
+    should_retry = False
 
 
 class RateLimited(CallerError):

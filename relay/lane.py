@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "Passage", "Side"]
 
 NO_PLACE: Mapping[str, str] = MappingProxyType({})
-CONTENT_ENCODING, EXPECT = istr("Content-Encoding"), istr("Expect")
+CONTENT_ENCODING, EXPECT, HOST, ORIGIN = istr("Content-Encoding"), istr("Expect"), istr("Host"), istr("Origin")
+TRANSFER_ENCODING = istr("Transfer-Encoding")
 
 log = logging.getLogger("relay.lane")
 
@@ -80,7 +81,13 @@ class Lane:
         if not self.open or message.path not in self.routes or message.method != "POST" or message.upgrade:
             return False
         headers = message.headers
-        return CONTENT_ENCODING not in headers and EXPECT not in headers
+        return (
+            CONTENT_ENCODING not in headers
+            and TRANSFER_ENCODING not in headers
+            and EXPECT not in headers
+            and ORIGIN not in headers
+            and self.relay.origins.answers_to(headers.get(HOST))
+        )
 
     def enter(self, side: Side, message: RawRequestMessage, raw: bytes) -> Passage | None:
         """Take a request that has its body; None, and nothing has happened, if that is for the usual way."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -13,13 +13,31 @@ from relay.dialect import Dialect
 from relay.envelope import error_body, new_request_id
 from relay.errors import BadParameter, InternalError, NoSuchMethod, NoSuchRoute, RelayError, TooLarge
 
-__all__ = ["DIALECT", "HEADERS", "REQUEST_ID", "error_headers", "errors", "finish_headers"]
+__all__ = [
+    "CROSS_ORIGIN",
+    "DIALECT",
+    "EXPECTED",
+    "HEADERS",
+    "INVALID",
+    "REQUEST_ID",
+    "Handler",
+    "error_headers",
+    "errors",
+    "finish_headers",
+]
 
 DIALECT: web.RequestKey[Dialect] = web.RequestKey("dialect", Dialect)
 """Who renders this request's errors; not set where no dialect is spoken."""
 HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("headers", dict)
 """Headers that the answer gets even if it is an error."""
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+CROSS_ORIGIN: web.RequestKey[Mapping[str, str]] = web.RequestKey("cross_origin", Mapping)
+"""What the answer tells the browser of a page that may ask."""
+EXPECTED: web.RequestKey[str] = web.RequestKey("expected", str)
+"""What the client wants to be told before it sends the body."""
+
+INVALID = "invalid_http"
+"""The code of errors after which nothing that comes on the same connection can be trusted."""
 
 log = logging.getLogger("relay.requests")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,7 +94,10 @@ def _answer(request: web.Request, error: RelayError, allow: str | None = None) -
     if not request.content.is_eof() and request.can_read_body:
         # What was not read is not waited for.
         headers["Connection"] = "close"
-    return web.Response(status=error.status, body=body, headers=headers)
+    response = web.Response(status=error.status, body=body, headers=headers)
+    if error.code == INVALID:
+        response.force_close()
+    return response
 
 
 async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -86,5 +107,6 @@ async def finish_headers(request: web.Request, response: web.StreamResponse) -> 
     dialect = request.get(DIALECT)
     if dialect is not None and dialect.request_id_header:
         headers[dialect.request_id_header] = request_id
+    headers.update(request.get(CROSS_ORIGIN, {}))
     headers["Server"] = "i8relay"
     headers["X-Content-Type-Options"] = "nosniff"

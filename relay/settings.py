@@ -32,10 +32,23 @@ class ServerSettings(msgspec.Struct, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8748
     max_body_mb: Annotated[int, Meta(ge=1, le=1024)] = 32
     """Largest request body, in MiB. Agents send 100 KB and more; images come on top."""
+    hosts: list[str] = field(default_factory=list)
+    """Names under which the relay answers, such as `relay.example.com` or `*.example.com`, beside this machine's own.
+    Empty: only those while `host` is an address of this machine alone, else any."""
+    origins: list[str] = field(default_factory=list)
+    """Web pages that may use the relay from a browser, as in `https://chat.example.com`; `*` is every page."""
+    wrong_keys_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 30
+    """Unknown keys that an address may try before it has to wait; 0: no limit. A proxy counts as one address."""
+    head_timeout: Seconds = 15.0
+    """Seconds for the head of a request to arrive."""
     body_timeout: Seconds = 60.0
-    """Seconds for a request's body to arrive."""
+    """Seconds for a request's body to arrive; more while it comes at 100 KB a second or faster."""
+    write_timeout: Seconds = 60.0
+    """Seconds that a client may take nothing of an answer that waits for it, before it is let go."""
+    pre_stop_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    """Seconds from the signal to stop, when `/readyz` says so at once, until nobody new is let in."""
     drain_seconds: Seconds = 30.0
-    """Seconds that open answers get to finish when the relay is told to stop."""
+    """Seconds that open answers then get to finish."""
     keep_alive_seconds: Seconds = 15.0
     """Silence in a stream after which the dialect's keep-alive is sent."""
     transport: Literal["relay", "aiohttp"] = "relay"

@@ -19,9 +19,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir outlet paths secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "config envelope events family fields limits pricing store.database",
+        "throttle config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs lost proxies routing store.keys",
+        "body connection dialect fold hookspecs lost origins proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
         "exchange kit store.ring store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "pipeline",
         # The web.
         "views.auth",
-        "lane",
+        "gate lane",
         "views.calls views.health views.models",
         "views",
         "app",

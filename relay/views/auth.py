@@ -10,8 +10,10 @@ from multidict import CIMultiDictProxy, istr
 
 from relay.call import Call
 from relay.dialect import Dialect
-from relay.errors import NoKey
-from relay.middleware import HEADERS, REQUEST_ID
+from relay.errors import NoKey, RateLimited
+from relay.middleware import CROSS_ORIGIN, HEADERS, REQUEST_ID
+from relay.store import Key
+from relay.throttle import neighbourhood
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -27,9 +29,7 @@ async def authenticate(relay: Relay, request: web.Request, operation: str, diale
     """The call that this request becomes. Raises NoKey; nothing of the body was read then."""
     parameter = "" if dialect is None else dialect.key_parameter
     token = token_of(request.headers, request.query.getall(parameter, ()) if parameter else ())
-    key = relay.store.ring.get(token) or await relay.store.ring.lookup(token)
-    if key is None:
-        raise NoKey("the API key is unknown, expired or revoked")
+    key = relay.store.ring.get(token) or await _looked_up(relay, request, token)
     call = Call(
         id=request[REQUEST_ID],
         key=key,
@@ -37,8 +37,27 @@ async def authenticate(relay: Relay, request: web.Request, operation: str, diale
         started=relay.clock(),
         at=int(relay.wall() * 1000),
     )
+    call.headers.update(request.get(CROSS_ORIGIN, ()))
     request[HEADERS] = call.headers
     return call
+
+
+async def _looked_up(relay: Relay, request: web.Request, token: str) -> Key:
+    """The key of a secret that is not in memory. Raises NoKey, and RateLimited for an address that only guesses."""
+    address = neighbourhood(request.remote or "")
+    wait = relay.throttle.wait(address, relay.clock())
+    if wait:
+        raise RateLimited(
+            "too many unknown API keys came from this address",
+            limit="unknown keys per address",
+            retry_after=wait,
+            code="too_many_unknown_keys",
+        )
+    key = await relay.store.ring.lookup(token)
+    if key is None:
+        relay.throttle.failed(address, relay.clock())
+        raise NoKey("the API key is unknown, expired or revoked")
+    return key
 
 
 def token_of(headers: CIMultiDictProxy[str], asked: Sequence[str] = ()) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
 from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
-from relay.middleware import DIALECT
+from relay.middleware import DIALECT, EXPECTED, INVALID
 from relay.outlet import Outlet, Written
 from relay.views.auth import authenticate
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from relay.app import Relay
 
 __all__ = ["CallView"]
+
+SLOWEST = 100_000
+"""Bytes a second at which a body may come for as long as it takes."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CallView:
@@ -84,11 +89,26 @@ class CallView:
         return raw
 
     async def _body(self, request: web.Request) -> bytes:
-        wait = self.relay.settings.server.body_timeout
+        """The body, as long as it comes at the least of speeds."""
+        wait, most = self.relay.settings.server.body_timeout, request.client_max_size
+        loop, content = asyncio.get_running_loop(), request.content
+        if (request.content_length or 0) > most:
+            raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=request.content_length or 0)
+        if EXPECTED in request:
+            # Not before: whoever has no key, or too much to say, is not asked to send it.
+            Outlet.of(request).write(CONTINUE)
+        began, body = loop.time(), bytearray()
         try:
-            async with asyncio.timeout(wait):
-                return await request.read()
+            async with asyncio.timeout_at(began + wait) as limit:
+                while not content.at_eof():
+                    body += await content.readany()
+                    if len(body) > most:
+                        raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(body))
+                    limit.reschedule(began + wait + len(body) / SLOWEST)
         except TimeoutError:
             raise BadParameter(
                 f"the request body did not arrive within {wait:g} seconds", status=408, code="request_timeout"
             ) from None
+        except RequestPayloadError:
+            raise BadParameter("the request body is not valid HTTP", code=INVALID) from None
+        return bytes(body)

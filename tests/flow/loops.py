@@ -20,7 +20,7 @@ class RelayServer(TestServer):
     """A relay on a free port, served as `relay serve` does; without the lane if `I8RELAY_TEST_LANE` says so."""
 
     async def _make_runner(self, **options: Any) -> BaseRunner:
-        return RelayRunner(self.app, **options) if LANE else await super()._make_runner(**options)
+        return RelayRunner(self.app, lane=LANE, **options)
 
 
 def factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -246,7 +246,7 @@ async def test_a_body_that_never_comes_times_out(start: Start, upstream: FakeUps
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.server.port)
     lines = [
         "POST /v1/chat/completions HTTP/1.1",
-        "Host: x",
+        "Host: 127.0.0.1",
         f"Authorization: Bearer {relay.key}",
         "Content-Length: 100",
     ]
