@@ -517,6 +517,16 @@ def features() -> str:
     )
 
 
+def growth() -> str:
+    """What a call costs where more is stored or configured."""
+    rows = json.loads((ROOT / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
+    first = rows[0]["call"]
+    return table(
+        ("", "Instructions of a call"),
+        [(row["title"], f"{row['call']:,} ({row['call'] / first - 1:+.0%})") for row in rows],
+    )
+
+
 # Commands.
 
 
@@ -585,6 +595,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "losses-answers": answers_block,
     "performance": measured,
     "features": features,
+    "growth": growth,
     "cli": cli,
     "commands": command_names,
     "plugins": plugin_table,
