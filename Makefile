@@ -1,6 +1,7 @@
 # make run    set up and serve
 # make demo   the whole loop once, without a human
 # make test   set up and run all tests that need nothing outside this repository
+# make clients  install the real clients that some tests run: 1.4 GB beside the repository, with npm
 # make lint types docs check
 # make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 TRAFFIC ?=
 
-.PHONY: run demo test lint types docs format check conformance bench bench-guard bench-features clean
+.PHONY: clients run demo test lint types docs format check conformance bench bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -22,6 +23,15 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.test
 	@$(BIN)/pytest -q $(ARGS)
+
+# Not in this repository: they are as large as a system, and one copy does for all checkouts.
+CLIENTS ?= $(or $(I8RELAY_CLIENTS),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/i8relay-clients)
+
+clients:
+	@command -v npm >/dev/null || { echo "The clients need npm. On Debian: apt install npm" >&2; exit 1; }
+	@mkdir -p $(CLIENTS)
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	@cd $(CLIENTS) && npm ci --no-audit --no-fund --loglevel=error
 
 lint: $(VENV)/.test
 	@$(BIN)/ruff check .
