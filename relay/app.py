@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from relay.errors import RelayError, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
 from relay.gate import Guard
 from relay.http1 import Http1Transport
+from relay.life import Life
 from relay.limits import Limiter
 from relay.manager import Plugins, guarded
 from relay.meter import settled
@@ -50,6 +52,14 @@ PRICES_KEPT = 4096
 log = logging.getLogger("relay")
 
 
+class Abandoned(Protocol):
+    """A call without a client."""
+
+    def stop(self, error: RelayError) -> None:
+        """End it now."""
+        ...
+
+
 class Relay:
     """One relay process. `start` and `close` are called by the application; tests may inject `clock`."""
 
@@ -77,6 +87,9 @@ class Relay:
         server = self.settings.server
         self.origins = Origins(server.host, server.hosts, server.origins)
         self.throttle = Throttle(server.wrong_keys_per_minute)
+        self.life = Life(wall)
+        self.abandoned: set[Abandoned] = set()
+        """Calls whose clients have gone, and whose answers are read to their end for the sake of their counts."""
         self.pipeline = Pipeline(self)
         self.listed = asyncio.Event()
         """Set once every upstream was asked for its models, whether it answered or not."""
@@ -171,6 +184,13 @@ class Relay:
             if len(self._prices) > PRICES_KEPT:
                 self._prices.popitem(last=False)
         return known[1]
+
+    def forget(self) -> None:
+        """Prices and faults that were found under another configuration."""
+        self._prices.clear()
+        self.listing_errors = {
+            name: reason for name, reason in self.listing_errors.items() if name in self.router.upstreams
+        }
 
     def context_length(self, target: Target) -> int | None:
         """The context of a target's model as plugins know it, where its upstream does not say."""

@@ -237,7 +237,7 @@ class Attempt:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
         decoder = None if counter else self.family.translate_stream(self.target, headers, self.speaks)
         self._describe()
-        return Delivery(
+        delivery = self.call.delivery = Delivery(
             self.relay,
             self.call,
             self.outlet,
@@ -248,6 +248,7 @@ class Attempt:
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,
         )
+        return delivery
 
     def _describe(self) -> None:
         """Headers that say where the answer comes from and what was lost on the way."""

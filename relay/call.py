@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from relay.dialect import Dialect, Head
 from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
 from relay.ir import Loss, Request, ToolCall, Usage
+from relay.life import Stopping
 from relay.limits import Reservation
 from relay.meter import Count
 from relay.pricing import Price
@@ -15,6 +16,9 @@ from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck
 from relay.store.keys import Key
 from relay.store.usage import Outcome, UsageSource
+
+if TYPE_CHECKING:
+    from relay.stream import Delivery
 
 __all__ = ["Call"]
 
@@ -33,6 +37,8 @@ class Call:
     check: ArgumentCheck | None = None
     count: Count | None = None
     """What was seen of the answer; None before there is one."""
+    delivery: Delivery | None = None
+    """What brings the stream to the client, once there is one."""
     attempts: int = 0
     outcome: Outcome = "ok"
     status: int = 200
@@ -81,7 +87,9 @@ class Call:
         """The call ends with an error answer, or with an error inside a stream that had begun."""
         self.status = error.status
         self.error_code = error.code
-        if isinstance(error, UpstreamRefused):
+        if isinstance(error, Stopping):
+            self.outcome = "shutdown"
+        elif isinstance(error, UpstreamRefused):
             self.outcome = "upstream_error"
         elif isinstance(error, UpstreamError):
             self.outcome = error.outcome

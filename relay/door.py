@@ -19,6 +19,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from relay.app import RELAY, Relay
+from relay.drain import drain
+from relay.errors import RelayError
 from relay.gate import Gate, Gates
 from relay.lane import Lane, Passage
 from relay.outlet import Outlet
@@ -86,6 +88,12 @@ class Door(Gate):
         if self._messages:
             # In a turn of its own, so that a client that sends many requests at once cannot hold the others up.
             self._loop.call_soon(self._next)
+
+    def stop(self, error: RelayError) -> None:
+        """End what is going on, with this error for an answer or for the end of it."""
+        super().stop(error)
+        if self.passage is not None:
+            self.passage.stop(error)
 
     # asyncio.Protocol
 
@@ -197,3 +205,7 @@ class RelayRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         return (Doors if self._lane else Gates)(await super()._make_server(), self.app[RELAY])
+
+    async def drain(self, seconds: float, hurry: asyncio.Event) -> int:
+        """Let open calls finish, as `relay.drain` does. Nobody must be let in any more."""
+        return await drain(self.server, seconds, hurry) if isinstance(self.server, Gates) else 0

@@ -27,7 +27,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.envelope import error_body, new_request_id
 from relay.errors import BadParameter, CallerError, InternalError, RelayError
-from relay.middleware import CROSS_ORIGIN, EXPECTED, INVALID, Handler
+from relay.middleware import CROSS_ORIGIN, EXPECTED, INVALID, STOPPED, Handler
 from relay.origins import preflight
 from relay.outlet import Outlet, Written
 
@@ -145,7 +145,7 @@ class Gate(web.RequestHandler):
             self._unfinished()
 
     def _check(self) -> None:
-        """If the last thing that came is no HTTP, whoever waits for a body waits in vain: aiohttp does not tell them."""
+        """If the last that came is no HTTP, whoever waits for a body waits in vain, and aiohttp does not tell them."""
         if type(self._messages[-1][0]) is RawRequestMessage:
             return
         waited = [payload for _, payload in self._messages]
@@ -167,6 +167,19 @@ class Gate(web.RequestHandler):
         waiter = self._waiter
         if waiter is not None and not waiter.done() and self._request_count == count:
             self.force_close()
+
+    # The end of the server
+
+    def busy(self) -> bool:
+        """Whether there is a call, or one that waits for its turn."""
+        return self._request_in_progress or bool(self._messages)
+
+    def stop(self, error: RelayError) -> None:
+        """End what is going on, with this error for an answer or for the end of it."""
+        self._messages.clear()
+        if self._current_request is not None and self._task_handler is not None:
+            self._current_request[STOPPED] = error
+            self._task_handler.cancel()
 
     # Who takes nothing
 
@@ -231,6 +244,10 @@ class Gates(web.Server):
         self.relay = relay
         self.options = server._kwargs
         self._factory = server.request_factory
+
+    def transports(self) -> list[asyncio.Transport]:
+        """Those of all connections that are still there, also of those that are being closed."""
+        return list(self._connections.values())
 
     def __call__(self) -> web.RequestHandler:
         """A new connection's."""

@@ -130,7 +130,19 @@ class Lane:
 class Passage:
     """One call in the lane, from its reservation to its usage row. Listens to its upstream's exchange."""
 
-    __slots__ = ("attempt", "call", "delivery", "exchange", "model", "outlet", "over", "relay", "side", "task")
+    __slots__ = (
+        "attempt",
+        "call",
+        "delivery",
+        "exchange",
+        "model",
+        "outlet",
+        "over",
+        "relay",
+        "side",
+        "stopped",
+        "task",
+    )
 
     def __init__(self, relay: Relay, side: Side, call: Call, model: PublicModel, outlet: Outlet) -> None:
         self.relay = relay
@@ -143,6 +155,7 @@ class Passage:
         self.delivery: Delivery | None = None
         self.task: asyncio.Task[None] | None = None
         self.over = False
+        self.stopped: RelayError | None = None
 
     def begin(self) -> None:
         """Ask the first target."""
@@ -224,6 +237,14 @@ class Passage:
 
     # The ends
 
+    def stop(self, error: RelayError) -> None:
+        """End it now, with this error."""
+        if self.task is not None:
+            self.stopped = error
+            self.task.cancel()
+        else:
+            self._failed(error)
+
     def _failed(self, error: BaseException) -> None:
         """What a step raised. A task has a way of its own with it."""
         if self.over:
@@ -254,8 +275,8 @@ class Passage:
         if dialect is None:
             raise AssertionError("the head was read")
         try:
-            if self.delivery is not None and self.delivery.opened:
-                self.delivery.fail(error)
+            if call.delivery is not None and call.delivery.opened:
+                call.delivery.fail(error)
                 return
             if dialect.request_id_header:
                 call.headers[dialect.request_id_header] = call.id
@@ -282,7 +303,12 @@ class Passage:
             await pipeline.tries(call, self.outlet, self.model.targets[1:], refused)
         except RelayError as error:
             self._refuse(error)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                call.left()
+            else:
+                self._refuse(self.stopped)
+        except ConnectionError:
             call.left()
         except Exception:
             log.exception("request %s failed", call.id)

@@ -20,6 +20,7 @@ __all__ = [
     "HEADERS",
     "INVALID",
     "REQUEST_ID",
+    "STOPPED",
     "Handler",
     "error_headers",
     "errors",
@@ -36,6 +37,8 @@ CROSS_ORIGIN: web.RequestKey[Mapping[str, str]] = web.RequestKey("cross_origin",
 EXPECTED: web.RequestKey[str] = web.RequestKey("expected", str)
 """What the client wants to be told before it sends the body."""
 
+STOPPED: web.RequestKey[RelayError] = web.RequestKey("stopped", RelayError)
+"""Why the handler is cancelled, if not because the client has gone."""
 INVALID = "invalid_http"
 """The code of errors after which nothing that comes on the same connection can be trusted."""
 

@@ -59,6 +59,14 @@ class Router:
             self._lists[upstream] = models
             self._rebuild()
 
+    def inherit(self, other: Router) -> None:
+        """Take over the lists of upstreams that are the same here."""
+        for name, upstream in self.upstreams.items():
+            before = other.upstreams.get(name)
+            if before is not None and name in other._lists and _alike(before, upstream):
+                self._lists[name] = other._lists[name]
+        self._rebuild()
+
     def listed(self, upstream: str) -> bool:
         """Whether this upstream's list is known."""
         return upstream in self._lists
@@ -114,6 +122,11 @@ def _public(name: str, targets: tuple[Target, ...], model: Model) -> PublicModel
         context_length=model.context_length,
         capabilities={**upstream.capabilities, **model.capabilities},
     )
+
+
+def _alike(one: Upstream, other: Upstream) -> bool:
+    """Whether two upstreams list the same."""
+    return (one.family, one.base_url, one.host) == (other.family, other.base_url, other.host)
 
 
 def _shown(name: str) -> str:

@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir outlet paths secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "throttle config envelope events family fields limits pricing store.database",
+        "life throttle config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs lost origins proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
@@ -39,10 +39,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "views.calls views.health views.models",
         "views",
         "app",
-        "door",
+        "drain",
+        "door reload",
         # The terminal.
-        "cli.moment cli.options cli.workers",
-        "cli.database",
+        "cli.logs cli.moment cli.notify cli.options",
+        "cli.database cli.lifetime cli.workers",
         "cli.chat cli.check cli.init cli.keys cli.models cli.plugins cli.serve cli.usage",
         "cli",
         "__main__",

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.cli.options import config_option, fail, load_config
+from relay.cli.lifetime import Lifetime
+from relay.cli.logs import Complaints, Logs, logging_to
+from relay.cli.notify import Notifier
+from relay.cli.options import config_option, config_path, fail
 from relay.cli.workers import Place, Supervisor, held, limits_in_force
 from relay.family import is_loopback
 
@@ -27,13 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-log = logging.getLogger("relay")
-
 BACKLOG = 4096
 """Connections that may wait to be accepted: beyond that, clients that come all at once are kept waiting for seconds."""
 MODELS_SHOWN = 6
 MOST_WORKERS = 64
 LIMITS_SHOWN = 4
+LAST_SECONDS = 0.5
+"""Seconds that connections get which are still there after all others are gone."""
 LIST_WAIT = 5.0
 """Seconds that the greeting waits for the upstreams' model lists."""
 
@@ -60,45 +64,61 @@ def serve(
     Without a configuration it listens on 127.0.0.1:8748, uses every API key that it finds in the environment and every
     model server that it finds on this machine, and makes a first key for you.
     """
-    config = load_config(config_file)
-    server = config.settings.server
-    logging.basicConfig(
-        level=(log_level or server.log_level).upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    # aiohttp logs a traceback for every malformed request that a scanner sends; the 400 it answers is enough.
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    address, number = server.host if host is None else host, server.port if port is None else port
+    from msgspec.structs import replace
+
+    from relay.config import Config, ConfigError, read_config
+    from relay.settings import Settings
+
+    path = config_path(config_file)
+
+    def read() -> Config:
+        """The configuration with what the command line says over it. Raises ConfigError."""
+        config = read_config(path) if path is not None else Config(Settings())
+        said = {"host": host, "port": port, "log_level": log_level}
+        server = replace(config.settings.server, **{name: value for name, value in said.items() if value is not None})
+        return dataclasses.replace(config, settings=replace(config.settings, server=server))
+
+    try:
+        config = read()
+    except ConfigError as error:
+        fail(str(error))
+    start = Start(config, read, db)
     if workers == 1:
-        sys.exit(_run(config, address, number, db))
-    sys.exit(_run_several(config, address, number, db, workers, per_process=limits_per_process))
+        sys.exit(_run(start))
+    sys.exit(_run_several(start, workers, per_process=limits_per_process))
 
 
-def _run(
-    config: Config,
-    host: str,
-    port: int,
-    db: Path | None,
-    plugins: Plugins | None = None,
-    place: Place | None = None,
-) -> int:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, host, port, db, plugins, place))
+@dataclass(frozen=True)
+class Start:
+    """What a process serves with. `read` reads the configuration again; it raises ConfigError."""
+
+    config: Config
+    read: Callable[[], Config]
+    db: Path | None
+    plugins: Plugins | None = None
 
 
-def _run_several(config: Config, host: str, port: int, db: Path | None, count: int, *, per_process: bool) -> int:
+def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
+    level = start.config.settings.server.log_level
+    with logging_to(sys.stderr, level) as logs, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(start, port, place, logs))
+
+
+def _run_several(start: Start, count: int, *, per_process: bool) -> int:
     """Several processes of `_run`, if nothing speaks against it."""
-    plugins = asyncio.run(_divisible(config, db, count, per_process=per_process))
+    server = start.config.settings.server
+    plugins = asyncio.run(_divisible(start.config, start.db, count, per_process=per_process))
     with contextlib.ExitStack() as stack:
         try:
-            shared = stack.enter_context(held(host, port))
+            shared = stack.enter_context(held(server.host, server.port))
         except OSError as error:
-            fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
+            fail(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
         # What was built until here is the same for all: a collector that walks over it would copy it for each.
         gc.collect()
         gc.freeze()
-        return Supervisor(count, lambda place: _run(config, host, shared, db, plugins, place)).run()
+        same = dataclasses.replace(start, plugins=plugins)
+        stack.enter_context(logging_to(sys.stderr, server.log_level, thread=False))
+        return Supervisor(count, lambda place: _run(same, shared, place), Notifier()).run()
 
 
 async def _divisible(config: Config, db: Path | None, count: int, *, per_process: bool) -> Plugins:
@@ -144,9 +164,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _serve(
-    config: Config, host: str, port: int, db: Path | None, plugins: Plugins | None, place: Place | None
-) -> int:
+async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs) -> int:
     from aiohttp import web
 
     from relay.app import RELAY, create_app
@@ -155,8 +173,11 @@ async def _serve(
     from relay.manager import Contradiction
     from relay.store import StoreError
 
+    config, host = start.config, start.config.settings.server.host
+    port = config.settings.server.port if port is None else port
+    asyncio.get_running_loop().set_exception_handler(Complaints())
     try:
-        app = await create_app(config, plugins=plugins, database=db)
+        app = await create_app(config, plugins=start.plugins, database=start.db)
     except (ConfigError, Contradiction, StoreError) as error:
         fail(str(error))
     relay = app[RELAY]
@@ -165,7 +186,12 @@ async def _serve(
     except StoreError as error:
         await relay.close()
         fail(str(error))
-    runner = RelayRunner(app, shutdown_timeout=config.settings.server.drain_seconds)
+    relay.life.lost_lines = lambda: logs.lost
+    lifetime = Lifetime(relay, start.read, Notifier(None if place is None else {}))
+    if place is not None and place.reloaded:
+        # It takes the place of one that had reloaded since the start.
+        await lifetime.reload()
+    runner = RelayRunner(app, shutdown_timeout=LAST_SECONDS)
     await runner.setup()
     site = web.TCPSite(runner, host, port, reuse_port=place is not None, backlog=BACKLOG)
     try:
@@ -184,26 +210,25 @@ async def _serve(
     gc.freeze()
     # What a call leaves behind has no cycles: looking for some after every 700 objects finds nothing, 9 times a call.
     gc.set_threshold(20_000, 20, 20)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     greeting = None
     if place is None or place.first:
         greeting = asyncio.create_task(_greet(relay, _url(runner), key, 1 if place is None else place.count))
-    if place is not None:
-        loop.add_reader(place.parent, stop.set)
+    if place is None:
+        lifetime.listen((signal.SIGINT, signal.SIGTERM))
+    else:
+        # Terminals send SIGINT to all processes, and the parent passes it on.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        lifetime.listen((signal.SIGTERM,))
+        asyncio.get_running_loop().add_reader(place.parent, lifetime.stop)
         place.ready()
-    await stop.wait()
+    await lifetime.over()
     if place is not None:
-        loop.remove_reader(place.parent)
+        asyncio.get_running_loop().remove_reader(place.parent)
     if greeting is not None:
         greeting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await greeting
-    log.info("stopping: open answers get %g seconds", config.settings.server.drain_seconds)
-    await site.stop()
-    await runner.cleanup()
+    await lifetime.end(site, runner)
     return 0
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from relay.cli.notify import Notifier
+
 if TYPE_CHECKING:
     from relay.settings import Settings
     from relay.store import Key
@@ -30,7 +32,8 @@ LIVED = 10.0
 PAUSE = 1.0
 """Seconds before a worker that did not live so long is replaced."""
 LIMITS = ("rpm", "tpm", "concurrency")
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ENDING = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*ENDING, signal.SIGHUP)
 
 log = logging.getLogger("relay.workers")
 
@@ -43,6 +46,8 @@ class Place:
     """How many there are."""
     first: bool
     """The one that does what is done once at a start: the first key, the greeting."""
+    reloaded: bool
+    """Whether the others have reloaded the configuration since they were started with it."""
     parent: int
     """A descriptor that is at its end once the parent is gone."""
     _told: int
@@ -64,7 +69,9 @@ class _Worker:
 class Supervisor:
     """Keeps `count` processes alive that do `work`, until it is told to stop."""
 
-    def __init__(self, count: int, work: Callable[[Place], int]) -> None:
+    def __init__(self, count: int, work: Callable[[Place], int], notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._reloaded = False
         self._count = count
         self._work = work
         self._workers: dict[int, _Worker] = {}
@@ -86,10 +93,13 @@ class Supervisor:
                 self._start(number, first=number == 0)
             while self._workers or self._due:
                 waits = [due - time.monotonic() for due in self._due.values()]
+                if self._notifier.beat is not None:
+                    self._notifier.alive()
+                    waits.append(self._notifier.beat)
                 timeout = max(0.0, min(waits)) if waits else None
                 found, _, _ = select.select([wake.fileno(), *self._workers], [], [], timeout)
-                if wake.fileno() in found and not set(SIGNALS).isdisjoint(wake.recv(64)):
-                    self._stop()
+                if wake.fileno() in found:
+                    self._told(set(wake.recv(64)))
                 for told in [told for told in found if told in self._workers]:
                     self._hear(told)
                 for number in [number for number, due in self._due.items() if due <= time.monotonic()]:
@@ -99,6 +109,16 @@ class Supervisor:
             os.close(end)
         return self._status
 
+    def _told(self, numbers: set[int]) -> None:
+        """Signals have come."""
+        if not numbers.isdisjoint(ENDING):
+            self._stop()
+        elif signal.SIGHUP in numbers and not self._stopping:
+            self._notifier.reloading()
+            self._reloaded = True
+            self._pass_on(signal.SIGHUP)
+            self._notifier.ready()
+
     def _start(self, number: int, *, first: bool) -> None:
         told, telling = os.pipe()
         sys.stdout.flush()
@@ -107,7 +127,7 @@ class Supervisor:
         process = os.fork()
         if process == 0:
             os.close(self._life)
-            self._become(Place(self._count, first, self._alive, telling))
+            self._become(Place(self._count, first, self._reloaded, self._alive, telling))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(telling)
         self._workers[told] = _Worker(number, process, told)
@@ -117,8 +137,10 @@ class Supervisor:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in SIGNALS:
+            for number in ENDING:
                 signal.signal(number, signal.SIG_DFL)
+            # Until it has a handler of its own: a reload must not end whoever is just starting.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             status = self._work(place)
         except SystemExit as left:
@@ -135,6 +157,8 @@ class Supervisor:
         if os.read(told, 1):
             worker.ready = True
             self._served.add(worker.number)
+            if len(self._served) == self._count:
+                self._notifier.ready()
             return
         os.close(told)
         del self._workers[told]
@@ -159,17 +183,21 @@ class Supervisor:
         self._due[worker.number] = time.monotonic() + (0.0 if lived else PAUSE)
 
     def _stop(self) -> None:
-        """Tell every worker to finish. A second time is no different: they bound the time themselves."""
+        """Tell every worker to finish; a second time, to hurry."""
+        self._notifier.stopping()
         self._stopping = True
         self._due.clear()
+        self._pass_on(signal.SIGTERM)
+
+    def _pass_on(self, number: signal.Signals) -> None:
         for worker in self._workers.values():
             # It is not waited for yet, so the number is still its own even if it is dead.
-            os.kill(worker.process, signal.SIGTERM)
+            os.kill(worker.process, number)
 
 
 @contextlib.contextmanager
 def _signals(waker: socket.socket) -> Iterator[None]:
-    """Signals to stop only wake the select."""
+    """Signals only wake the select."""
     waker.setblocking(False)
     old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     before = signal.set_wakeup_fd(waker.fileno())

@@ -23,7 +23,7 @@ from relay.store.writer import Writer
 
 __all__ = ["GROUPS", "Outcome", "ReportRow", "UsageRow", "UsageSource", "UsageTable"]
 
-Outcome: TypeAlias = Literal["ok", "client_abort", "upstream_cut", "upstream_error", "timeout", "rejected"]
+Outcome: TypeAlias = Literal["ok", "client_abort", "upstream_cut", "upstream_error", "timeout", "rejected", "shutdown"]
 UsageSource: TypeAlias = Literal["provider", "partial", "estimate", "cache", "none"]
 
 LARGEST = 10**14

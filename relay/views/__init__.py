@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from relay.views.calls import CallView
-from relay.views.health import Health
+from relay.views.health import Health, Ready
 from relay.views.models import ModelList, OneModel
 
 if TYPE_CHECKING:
@@ -29,3 +29,4 @@ def add_routes(app: web.Application, relay: Relay) -> None:
         app.router.add_get(f"{prefix}/models", ModelList(relay).handle)
         app.router.add_get(f"{prefix}/models/{{id:.+}}", OneModel(relay).handle)
     app.router.add_get("/healthz", Health(relay).handle)
+    app.router.add_get("/readyz", Ready(relay).handle)

@@ -12,7 +12,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
-from relay.middleware import DIALECT, EXPECTED, INVALID
+from relay.middleware import DIALECT, EXPECTED, INVALID, STOPPED
 from relay.outlet import Outlet, Written
 from relay.views.auth import authenticate
 
@@ -41,6 +41,7 @@ class CallView:
         request[DIALECT] = dialect
         call = await authenticate(relay, request, self.operation, dialect)
         call.dialect = dialect
+        outlet = Outlet.of(request)
         try:
             raw = self._at_hand(request)
             if raw is None:
@@ -52,13 +53,23 @@ class CallView:
                 raise
             except Exception as error:
                 raise failed(f"dialect {dialect.name}", "peek", error) from error
-            outlet = Outlet.of(request)
             await relay.pipeline.run(call, outlet)
             return Written(outlet)
         except RelayError as error:
             call.failed(error)
             raise
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
+            reason, task = request.get(STOPPED), asyncio.current_task()
+            if reason is None or task is None:
+                call.left()
+                raise
+            task.uncancel()
+            if call.delivery is None or not call.delivery.opened:
+                call.failed(reason)
+                raise reason from None
+            call.delivery.fail(reason)
+            return Written(outlet)
+        except ConnectionError:
             call.left()
             raise
         except web.HTTPRequestEntityTooLarge:

@@ -42,6 +42,10 @@ class Wire:
             await self.reader.readexactly(2)
         return Said(int(first.split()[1]), headers, body, first)
 
+    async def rest_of_stream(self) -> bytes:
+        """Everything up to the proper end of a chunked body."""
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n0\r\n\r\n"), SECONDS)
+
     async def rest(self) -> bytes:
         """Everything until the relay closes the connection."""
         try:

@@ -1,0 +1,54 @@
+"""Where a relay is in its life: whether it should still be asked, and since when it serves with which configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.errors import Unavailable
+
+__all__ = ["Life", "Stopping"]
+
+
+class Stopping(Unavailable):
+    """The relay was told to stop, and this call has had all the time that there was."""
+
+    code = "server_shutdown"
+
+    def __init__(self) -> None:
+        super().__init__("the relay is shutting down", retry_after=1.0)
+
+
+class Life:
+    """What `/readyz` tells. `wall` gives Unix seconds."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self.stopping = False
+        """Set by the signal to stop, before anything else happens."""
+        self._loaded = wall()
+        self._failed: float | None = None
+        self.lost_lines: Callable[[], int] = int
+        """How many lines of the log nobody read in time."""
+
+    def loaded(self) -> None:
+        """A new configuration is in force."""
+        self._loaded, self._failed = self._wall(), None
+
+    def kept(self) -> None:
+        """A new configuration cannot be used: the one before stays."""
+        self._failed = self._wall()
+
+    def tell(self) -> dict[str, Any]:
+        """All of it, for a probe."""
+        config = {"loaded_at": _shown(self._loaded)}
+        if self._failed is not None:
+            config["refused_at"] = _shown(self._failed)
+        status = "stopping" if self.stopping else "ready"
+        return {"status": status, "config": config, "log_lines_lost": self.lost_lines()}
+
+
+def _shown(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
