@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import inspect
 import json
 import re
-import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
@@ -19,6 +17,7 @@ from unittest import mock
 import click
 import msgspec
 from aiohttp import web
+from measured import features, growth, measured, table
 from proven import conformance
 from provoked import answers_block, pairs_block, requests_block
 
@@ -44,15 +43,6 @@ DIALECTS = {
     "gemini": "generateContent",
 }
 """The dialects that clients speak, and what their vendors call them."""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table. Bars in cells are escaped and line breaks become spaces."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)])
 
 
 def code(text: str) -> str:
@@ -479,52 +469,6 @@ def losses() -> str:
     head = ("Parameter", *(f"`{family}` ({model})" for family, model in TARGETS))
     rows = [(name, *(fate(*target, asked, without) for target in TARGETS)) for name, asked, without in PROBES]
     return table(head, rows)
-
-
-# Measurements.
-
-
-def measured() -> str:
-    """The table of the last saved benchmark."""
-    result = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    found: str = benchmark_report().markdown(result)
-    return found
-
-
-def benchmark_report() -> Any:
-    """`benchmarks/report.py`, which is a program's part and not a package's."""
-    spec = importlib.util.spec_from_file_location("benchmark_report", ROOT / "benchmarks" / "report.py")
-    if spec is None or spec.loader is None:
-        raise ImportError("benchmarks/report.py cannot be read")
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def features() -> str:
-    """What was counted for each variant, and how far that is from the first."""
-    rows = json.loads((ROOT / "benchmarks" / "features.json").read_text(encoding="utf-8"))
-    first = rows[0]
-
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        return f"{row[name]:,}" + ("" if row is first else f" ({row[name] / first[name] - 1:+.0%})")
-
-    return table(
-        ("", "Instructions of a call", "of a streamed piece"),
-        [(row["title"], cell(row, "call"), cell(row, "piece")) for row in rows],
-    )
-
-
-def growth() -> str:
-    """What a call costs where more is stored or configured."""
-    rows = json.loads((ROOT / "benchmarks" / "growth.json").read_text(encoding="utf-8"))
-    first = rows[0]["call"]
-    return table(
-        ("", "Instructions of a call"),
-        [(row["title"], f"{row['call']:,} ({row['call'] / first - 1:+.0%})") for row in rows],
-    )
 
 
 # Commands.
