@@ -28,6 +28,7 @@ from relay.lost import answer_losses
 from relay.manager import BoundFamily, guarded
 from relay.meter import Meter
 from relay.outlet import Outlet
+from relay.skim import SkimmingMeter
 from relay.stream import Delivery, bad_arguments, dropped, safe_header
 
 if TYPE_CHECKING:
@@ -233,8 +234,14 @@ class Attempt:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
-        if native and self.call.check is None:
+        if native:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
+            if self.call.check is not None:
+                # Calls of tools are put together to be judged; all else of the stream need not be read for that.
+                if isinstance(counter, SkimmingMeter) and counter.tells_calls:
+                    counter.keep_calls = True
+                else:
+                    counter = None
         decoder = None if counter else self.family.translate_stream(self.target, headers, self.speaks)
         self._describe()
         delivery = self.call.delivery = Delivery(

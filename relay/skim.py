@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from relay.events import StreamDecoder
+from relay.events import ArgumentsDelta, StreamDecoder
 from relay.meter import Meter
 
 __all__ = ["Mould", "SkimmingMeter"]
@@ -59,13 +59,17 @@ class Mould:
 class SkimmingMeter(Meter):
     """A `StreamMeter` of server-sent events over a decoder.
 
-    `mould` makes a mould of one event that was decoded, or says None if the event is not plain text.
+    `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
+    whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
     """
 
-    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail")
+    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail", "tells_calls")
 
-    def __init__(self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None]) -> None:
+    def __init__(
+        self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None], *, tells_calls: bool = True
+    ) -> None:
         super().__init__()
+        self.tells_calls = tells_calls
         self._decoder = decoder
         self._mould = mould
         self._moulds: list[Mould] = []
@@ -148,7 +152,11 @@ class SkimmingMeter(Meter):
 
     def _read(self, event: bytes) -> None:
         before = self._seen
-        self.add(self._decoder.feed(event))
+        events = self._decoder.feed(event)
+        self.add(events)
+        if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
+            # They are wanted whole, so each of them is read.
+            return
         if self._seen > before and (mould := self._mould(event)) is not None and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)

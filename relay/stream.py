@@ -215,6 +215,8 @@ class Delivery:
         """
         if counter.error is not None and not self._told(counter.error):
             raise self._masked(counter.error)
+        if self.strict and counter.complete:
+            self._check()
         data = self.filter.feed(piece) if self.filter is not None else piece
         return data, not counter.complete and counter.error is None
 

@@ -13,8 +13,9 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from relay import door, lane
+from relay.skim import SkimmingMeter
 from tests.flow.conftest import Running, Start, openai_config
-from tests.flow.fake import FakeUpstream, chat_answer, chat_stream, http
+from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
 from tests.flow.loops import LANE
 
 pytestmark = pytest.mark.skipif(not LANE, reason="the lane is switched off")
@@ -306,3 +307,40 @@ def test_this_aiohttp_has_what_the_lane_leans_on(monkeypatch: pytest.MonkeyPatch
     assert not door.usable()
     monkeypatch.setitem(door._NEEDED, StreamReader, ("_gone",))
     assert not door.usable()
+
+
+async def test_a_stream_with_tools_is_skimmed_and_its_calls_are_judged_all_the_same(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    feed = SkimmingMeter._read
+
+    def noted(self: SkimmingMeter, event: bytes) -> None:
+        decoded.append(event)
+        feed(self, event)
+
+    monkeypatch.setattr(SkimmingMeter, "_read", noted)
+    call: dict[str, Any] = {
+        "index": 0,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": ""},
+    }
+    pieces: list[dict[str, Any]] = [
+        {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ('{"ci', 'ty": ', "7}")
+    ]
+    words: list[dict[str, Any]] = [{"content": f"word {number}"} for number in range(50)]
+    upstream.scripts = [
+        stream(
+            *(chat_chunk(delta) for delta in [*words, {"tool_calls": [call]}, *pieces]),
+            chat_chunk(finish="tool_calls"),
+            b"data: [DONE]\n\n",
+        )
+    ]
+    relay = await start(openai_config(upstream))
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    async with relay.chat(stream=True, tools=[tool]) as response:
+        assert b"[DONE]" in await response.read()
+    assert (await relay.row()).tools == "invalid"
+    assert len(decoded) < 12, "most of its text was not read"

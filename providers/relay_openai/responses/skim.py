@@ -29,7 +29,7 @@ _OPENING = 65_536
 
 def responses_meter(decoder: ResponsesDecoder) -> SkimmingMeter:
     """A meter that decodes what is no piece of text."""
-    return SkimmingMeter(decoder, piece_mould)
+    return SkimmingMeter(decoder, piece_mould, tells_calls=False)
 
 
 def piece_mould(event: bytes) -> Mould | None:
