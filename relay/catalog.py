@@ -130,6 +130,8 @@ class _Builder:
             connect_timeout=row.connect_timeout,
             first_byte_timeout=row.first_byte_timeout,
             idle_timeout=row.idle_timeout,
+            allow_private=base.allow_private if row.allow_private is None else row.allow_private,
+            abort=row.abort,
         )
 
     def base(self, path: tuple[str, ...], name: str, row: UpstreamSettings) -> Upstream | None:

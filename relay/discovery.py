@@ -41,6 +41,8 @@ def upstream_of(family: Family, host: Host, api_key: str | None, environ: Mappin
         capabilities={**family.capabilities, **host.capabilities},
         options=host.options,
         host=host.name,
+        # Servers that are probed for are those on this machine, or wherever their variable says.
+        allow_private=bool(host.probe),
     )
 
 

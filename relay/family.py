@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from relay.ir import LossKind
 from relay.secret import Secret
@@ -115,6 +115,10 @@ class Upstream:
     """Seconds from sending until the first byte of the answer's body."""
     idle_timeout: float = 120.0
     """Seconds between two pieces of an answer."""
+    allow_private: bool = False
+    """Whether its name may lead to an address of a private network."""
+    abort: Literal["cancel", "drain"] = "cancel"
+    """What becomes of its answer once the client has gone: given up, or read to its end for the sake of its counts."""
 
 
 @dataclass(frozen=True, slots=True)

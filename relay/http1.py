@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import ssl
 from collections import deque
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from relay.connection import Connection
 from relay.errors import UpstreamProtocol, UpstreamUnreachable
 from relay.exchange import Exchange, Origin, Way
 from relay.family import Upstream, UpstreamRequest
+from relay.guard import Forbidden, connected, permit_for, refusal
 from relay.proxies import Proxy, proxy_for
 from relay.version import __version__
 
@@ -36,6 +38,7 @@ IDLE_CONNECTIONS = 512
 HEADS_KEPT = 1024
 TICK = 0.1
 """Seconds between two looks at the deadlines: how late a timeout may be."""
+log = logging.getLogger("relay.upstreams")
 DEFAULT_HEADERS = f"user-agent: i8relay/{__version__}\r\naccept-encoding: identity\r\n"
 
 
@@ -164,24 +167,26 @@ class Http1Transport:
         wait = upstream.connect_timeout
         try:
             async with asyncio.timeout(wait):
-                return await self._connect(way.origin, way.proxy)
+                return await self._connect(way.origin, way.proxy, upstream)
         except TimeoutError:
             raise UpstreamUnreachable(f"no connection to the upstream within {wait:g} seconds") from None
         except ssl.SSLError as error:
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise UpstreamUnreachable("the upstream's TLS certificate is not valid") from error
             raise UpstreamUnreachable("the upstream does not speak TLS as it should") from error
+        except Forbidden as error:
+            log.error("upstream %s: %s", upstream.name, error)
+            raise refusal(error) from error
         except OSError as error:
             raise UpstreamUnreachable("the upstream cannot be reached") from error
 
-    async def _connect(self, origin: Origin, proxy: Proxy | None) -> Connection:
+    async def _connect(self, origin: Origin, proxy: Proxy | None, upstream: Upstream) -> Connection:
         loop = self.loop
         context = self._trust() if origin.scheme == "https" else None
         name = origin.host if context is not None else None
         if proxy is None:
-            _, connection = await loop.create_connection(
-                Connection, origin.host, origin.port, ssl=context, server_hostname=name
-            )
+            direct = await connected(origin.host, origin.port, permit_for(origin.host, upstream))
+            _, connection = await loop.create_connection(Connection, sock=direct, ssl=context, server_hostname=name)
         elif context is None:
             _, connection = await loop.create_connection(Connection, proxy.host, proxy.port)
         else:

@@ -122,6 +122,12 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     """What its models can do, for `/v1/models`."""
     options: dict[str, Any] = field(default_factory=dict)
     """The family's own settings."""
+    allow_private: bool | None = None
+    """Whether its name may lead to an address of a private network or of this machine. Unset: only if it says so
+    itself, as `localhost`, single words, local domains and addresses do."""
+    abort: Literal["cancel", "drain"] = "cancel"
+    """What becomes of an answer whose client has gone: `cancel` gives it up, `drain` reads it to its end, so that what
+    it cost is known. A key can say otherwise for its calls."""
     connect_timeout: Seconds = 10.0
     first_byte_timeout: Seconds = 300.0
     idle_timeout: Seconds = 120.0

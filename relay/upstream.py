@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,7 @@ from yarl import URL
 
 from relay.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
 from relay.family import Answer, Upstream, UpstreamRequest
+from relay.guard import PERMIT, Forbidden, by_permit, permit_for, refusal
 from relay.version import __version__
 
 __all__ = ["AiohttpTransport"]
@@ -27,6 +29,8 @@ USER_AGENT = f"i8relay/{__version__}"
 IDLE_CONNECTION_SECONDS = 15.0
 """Shorter than what servers usually allow, so that a pooled connection is rarely one the server is just closing."""
 LARGE_BODY = 1024 * 1024
+
+log = logging.getLogger("relay.upstreams")
 
 
 class AiohttpAnswer:
@@ -80,7 +84,9 @@ class AiohttpTransport:
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS, socket_factory=by_permit
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=True,
@@ -111,11 +117,13 @@ class AiohttpTransport:
 
     async def _head(self, request: UpstreamRequest, upstream: Upstream) -> aiohttp.ClientResponse:
         wait = upstream.first_byte_timeout
+        url = URL(request.url, encoded=True)
+        permit = PERMIT.set(permit_for(url.raw_host or "", upstream))
         try:
             async with asyncio.timeout(wait):
                 return await self._session.request(
                     request.method,
-                    URL(request.url, encoded=True),
+                    url,
                     headers=request.headers,
                     data=_payload(request.body),
                     allow_redirects=False,
@@ -125,6 +133,8 @@ class AiohttpTransport:
             raise _late(error, upstream) from error
         except (aiohttp.ClientError, OSError, ValueError, ssl.CertificateError) as error:
             raise _failed(error, upstream) from error
+        finally:
+            PERMIT.reset(permit)
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
@@ -143,6 +153,9 @@ def _late(error: TimeoutError, upstream: Upstream) -> UpstreamError:
 def _failed(error: Exception, upstream: Upstream) -> UpstreamError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.CertificateError):
         return UpstreamUnreachable("the upstream's TLS certificate is not valid")
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, Forbidden):
+        log.error("upstream %s: %s", upstream.name, error.os_error)
+        return refusal(error.os_error)
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
         return UpstreamUnreachable("the upstream cannot be reached")
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "life throttle config envelope events family fields limits pricing store.database",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs lost origins proxies routing store.keys",
+        "body connection dialect fold hookspecs guard lost origins proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
         "exchange kit store.ring store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.

@@ -146,7 +146,7 @@ def logging_to(stream: TextIO, level: str, *, thread: bool = True) -> Iterator[L
 
 
 class Complaints:
-    """What the event loop complains of: that there are no descriptors left it would say at each try, a hundred times."""
+    """What the event loop complains of: that no descriptors are left it would say at each try, hundreds of times."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0

@@ -55,6 +55,11 @@ class Served:
         said = await self.ask(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return said.status, json.loads(said.body)
 
+    def children(self) -> list[int]:
+        """Its workers."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def chat(self, **body: Any) -> bytes:
         """One request as bytes."""
         return post(self.key, **body)
@@ -70,18 +75,9 @@ class Served:
 
     async def rows(self) -> list[dict[str, Any]]:
         """Its usage rows, newest first, once it has ended."""
+        database = str(self.folder / "relay.db")
         asked = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "relay",
-                "usage",
-                "--db",
-                str(self.folder / "relay.db"),
-                "--last",
-                "1000",
-                "--json",
-            ),
+            *(sys.executable, "-m", "relay", "usage", "--db", database, "--last", "1000", "--json"),
             env=environment(self.folder),
             stdout=PIPE,
         )

@@ -19,7 +19,7 @@ from relay.cli.notify import Notifier
 from tests.flow.conftest import openai_config
 from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, stream
 from tests.promises.served import Served, served
-from tests.promises.wire import Wire, post, until
+from tests.promises.wire import Wire, eventually, post, until
 
 WORDS = [chat_chunk({"content": "one "}), chat_chunk({"content": "two "})]
 ENDING = [chat_chunk({"content": "three"}), chat_chunk(finish="stop"), b"data: [DONE]\n\n"]
@@ -50,6 +50,11 @@ async def streaming(relay: Served, count: int = 1) -> AsyncIterator[list[Wire]]:
     finally:
         for connection in opened:
             connection.writer.close()
+
+
+async def serves(relay: Served, model: str) -> bool:
+    """Whether it has a model of that name."""
+    return (await relay.ask(relay.chat(model=model))).status == 200
 
 
 async def refused(relay: Served) -> bool:
@@ -169,8 +174,7 @@ async def test_a_second_signal_hurries_and_loses_nothing(
     async with served(tmp_path, config(upstream, "drain_seconds = 300\n"), *several(workers)) as relay:
         async with streaming(relay, 3) as connections:
             relay.signal(number)
-            while not await refused(relay):
-                await asyncio.sleep(0.02)
+            await eventually(lambda: refused(relay))
             relay.signal(number)
             rests = await asyncio.gather(*(connection.rest() for connection in connections))
             assert all(b"server_shutdown" in rest for rest in rests)
@@ -252,12 +256,9 @@ async def test_a_worker_that_comes_later_serves_with_what_the_others_have_reload
     async with served(tmp_path, config(upstream), *several(2)) as relay:
         relay.file.write_text(relay.file.read_text().replace("[models.m]", "[models.renamed]"))
         relay.signal(signal.SIGHUP)
-        while (await relay.ask(relay.chat(model="renamed"))).status != 200:
-            await asyncio.sleep(0.02)
-        pid = relay.process.pid
-        before = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in before:
-            os.kill(int(child), signal.SIGKILL)
+        await eventually(lambda: serves(relay, "renamed"))
+        for child in relay.children():
+            os.kill(child, signal.SIGKILL)
         statuses: list[int] = []
         deadline = time.monotonic() + 15
         while statuses[-10:] != [200] * 10:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,6 +101,16 @@ def post(
         f"Content-Type: {content_type}\r\nContent-Length: {len(text)}\r\n{headers}\r\n"
     )
     return head.encode("latin-1") + text
+
+
+async def eventually(true: Callable[[], Awaitable[bool]], seconds: float = SECONDS) -> None:
+    """Ask until the answer is yes. Fails if it never is."""
+    deadline = time.monotonic() + seconds
+    for _ in iter(lambda: time.monotonic() < deadline, False):
+        if await true():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never happened")
 
 
 async def until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
