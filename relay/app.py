@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,10 +14,11 @@ from typing import Protocol
 
 from aiohttp import web
 
+from relay.budget import Ledger
 from relay.call import Call
 from relay.catalog import Catalog, load_plugins, read_catalog
 from relay.config import Config
-from relay.errors import RelayError, UpstreamError
+from relay.errors import RelayError, Unavailable, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
 from relay.gate import Guard
 from relay.http1 import Http1Transport
@@ -40,6 +42,9 @@ __all__ = ["RELAY", "Relay", "configured_database", "create_app"]
 LISTING_SECONDS = 15.0
 """Time that an upstream gets to list its models."""
 LISTING_BYTES = 16 * 1024 * 1024
+ACCOUNT_SECONDS = 5.0
+"""Time that the rows which wait get to be stored before an account is opened."""
+ACCOUNT_TRIES = 5
 REFRESH_SECONDS = 3600.0
 RETRY_SECONDS = 30.0
 """Wait before an upstream that could not list its models is asked again."""
@@ -84,6 +89,7 @@ class Relay:
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
+        self.ledger = Ledger()
         server = self.settings.server
         self.origins = Origins(server.host, server.hosts, server.origins)
         self.throttle = Throttle(server.wrong_keys_per_minute)
@@ -213,6 +219,9 @@ class Relay:
         call.price = self.price(call)
         if call.price is not None:
             call.cost = cost(call.usage, call.price)
+        elif call.hold is not None and call.hold.amount:
+            # There was a price when the call came. To forget one gives no money away.
+            call.cost = call.hold.amount
 
     def finish(self, call: Call) -> None:
         """Settle the reservation and leave the usage row. Never waits, so that a cancelled call is recorded too."""
@@ -222,6 +231,10 @@ class Relay:
         if call.reservation is not None:
             used = 0 if usage is None else (usage.input or 0) + (usage.output or 0)
             call.reservation.settle(used, now)
+        if call.hold is not None:
+            call.hold.settle(call.cost or 0)
+        elif call.cost and self.ledger.accounts:
+            self.ledger.charge(call.key.id, call.cost, call.at)
         head, target = call.head, call.target
         self.store.usage.put(
             UsageRow(
@@ -248,6 +261,26 @@ class Relay:
                 tools=call.tools,
             )
         )
+
+    async def open_account(self, key: int, at: int) -> None:
+        """Read what a key has spent, so that its budget can be kept. Raises Unavailable if that cannot be had."""
+        account = self.ledger.account(key)
+        for _ in range(ACCOUNT_TRIES):
+            changes = account.changes
+            try:
+                stored = await self.store.usage.flush(ACCOUNT_SECONDS)
+                spent = await self.store.spending.of(key, at)
+            except sqlite3.Error as error:
+                log.error("what key %d has spent cannot be read: %s", key, error)
+                stored = False
+            if not stored:
+                raise Unavailable("what this key has spent cannot be read now; try again", retry_after=1.0)
+            # A call that ended meanwhile may be in the sum or not: then it is read again.
+            if account.knows(at) or account.changes == changes:
+                break
+        # Whoever waited here at the same time may have been faster, and the account has gone on since.
+        if not account.knows(at):
+            account.take_in(spent, at)
 
     def strict_tools(self, call: Call) -> bool:
         """Whether tool arguments that do not fit end this call with an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from relay.budget import Hold
 from relay.dialect import Dialect, Head
 from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
@@ -34,6 +35,8 @@ class Call:
     model: PublicModel | None = None
     target: Target | None = None
     reservation: Reservation | None = None
+    hold: Hold | None = None
+    """What is set aside of the key's budget; None if it has none."""
     check: ArgumentCheck | None = None
     count: Count | None = None
     """What was seen of the answer; None before there is one."""

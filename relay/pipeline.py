@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.attempt import Attempt
+from relay.budget import WINDOWS, Budget, dearest
 from relay.call import Call
 from relay.counting import count_tokens
+from relay.dialect import Head
 from relay.embedding import EmbeddingAttempt
-from relay.errors import NoSuchOperation, NotAllowed, RateLimited, RelayError, Unavailable, UpstreamError
+from relay.errors import NoSuchOperation, NotAllowed, OutOfBudget, RateLimited, RelayError, Unavailable, UpstreamError
 from relay.family import Target
 from relay.limits import Limits, Scope
 from relay.outlet import Outlet
+from relay.pricing import rate
 from relay.routing import PublicModel
 from relay.schemas import ArgumentCheck, check_definitions
 from relay.store.keys import Key
@@ -28,7 +31,7 @@ OUTPUT_GUESS = 1024
 OUTPUT_CEILING = 4096
 """Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
 
-SCOPES_KEPT = 10_000
+CLAIMS_KEPT = 10_000
 
 ATTEMPTS: Mapping[str, type[Attempt]] = {"embeddings": EmbeddingAttempt}
 """How a target is tried, by the operations that are no generation."""
@@ -36,12 +39,21 @@ ATTEMPTS: Mapping[str, type[Attempt]] = {"embeddings": EmbeddingAttempt}
 log = logging.getLogger("relay.pipeline")
 
 
+class Claims(NamedTuple):
+    """What the calls of one key for one model count against."""
+
+    key: Key
+    model: PublicModel
+    scopes: Sequence[Scope]
+    budget: Budget
+
+
 class Pipeline:
     """The straight line that every call takes."""
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
-        self._scopes: dict[tuple[int, str], tuple[Key, PublicModel, Sequence[Scope]]] = {}
+        self._known: dict[tuple[int, str], Claims] = {}
 
     async def run(self, call: Call, outlet: Outlet) -> None:
         """Bring the answer to the client. Raises RelayError if there is none and nothing was sent."""
@@ -50,6 +62,9 @@ class Pipeline:
             # It costs nothing upstream, and agents ask thirty times in a tenth of a second: it counts against no limit.
             await count_tokens(self.relay, call, model, outlet)
             return
+        budget = self._claims(call.key, model).budget
+        if budget and not self.relay.ledger.account(call.key.id).knows(call.at):
+            await self.relay.open_account(call.key.id, call.at)
         self.reserve(call, model)
         await self.tries(call, outlet, model.targets)
 
@@ -64,7 +79,10 @@ class Pipeline:
         return model
 
     def reserve(self, call: Call, model: PublicModel) -> None:
-        """Check the tools and take the call's share of every limit. Raises BadParameter or RateLimited."""
+        """Check the tools and take the call's share of every limit.
+
+        Raises BadParameter, OutOfBudget or RateLimited; NotOpen if what the key has spent has to be read first.
+        """
         if call.head is not None and call.head.has_tools and call.dialect is not None:
             tools = call.dialect.tools(call.head)
             check_definitions(tools)
@@ -107,26 +125,57 @@ class Pipeline:
         tokens = head.input_estimate + (wanted if wanted < OUTPUT_CEILING else OUTPUT_CEILING) * head.choices
         relay = self.relay
         now = relay.clock()
-        scopes = self.scopes(call.key, model)
+        _, _, scopes, budget = self._claims(call.key, model)
+        account, amount = None, 0
+        if budget:
+            amount = self._dearest(call.key, model, head)
+            account = relay.ledger.check(call.key.id, budget, amount, call.at)
         try:
             call.reservation = relay.limiter.reserve(scopes, tokens, now)
         except RateLimited:
             # That is when a caller needs them most.
             call.headers.update(dialect.limit_headers(*relay.limiter.views(scopes, now)))
             raise
+        if account is not None:
+            call.hold = account.hold(amount, call.at)
         call.headers.update(dialect.limit_headers(*call.reservation.views()))
 
-    def scopes(self, key: Key, model: PublicModel) -> Sequence[Scope]:
-        """Whose limits a call of this key for this model counts against; remembered while neither changes."""
+    def _dearest(self, key: Key, model: PublicModel, head: Head) -> int:
+        """Nano-dollars that the call can cost at most, at whichever target. Raises OutOfBudget if nobody knows."""
+        settings = self.relay.settings.keys
+        output = (settings.assumed_output if head.max_output is None else head.max_output) * head.choices
+        most = 0
+        for target in model.targets:
+            price = model.price or self.relay.target_price(target)
+            if price is not None:
+                most = max(most, dearest(price, head.input_estimate, output))
+            elif settings.unpriced == "refuse":
+                raise OutOfBudget(
+                    f"the key has a budget, and nobody knows what {target} costs: give the model a price, "
+                    'or set unpriced = "allow" in [keys]',
+                    code="price_unknown",
+                )
+        return most
+
+    def _claims(self, key: Key, model: PublicModel) -> Claims:
+        """What a call of this key for this model counts against; remembered while neither changes."""
         place = (key.id, model.id)
-        known = self._scopes.get(place)
+        known = self._known.get(place)
         if known is not None and known[0] is key and known[1] is model:
-            return known[2]
+            return known
         scopes = tuple(scope for scope in self._all_scopes(key, model) if scope.limits)
-        if len(self._scopes) >= SCOPES_KEPT:
-            self._scopes.clear()
-        self._scopes[place] = (key, model, scopes)
-        return scopes
+        if len(self._known) >= CLAIMS_KEPT:
+            self._known.clear()
+        claims = self._known[place] = Claims(key, model, scopes, self._budget(key))
+        return claims
+
+    def forget(self) -> None:
+        """Limits and budgets of another configuration."""
+        self._known.clear()
+
+    def _budget(self, key: Key) -> Budget:
+        defaults = self.relay.settings.keys.budget
+        return Budget(**{window: key.budget.get(window, rate(getattr(defaults, window))) for window in WINDOWS})
 
     def _all_scopes(self, key: Key, model: PublicModel) -> Iterator[Scope]:
         defaults = self.relay.settings.keys

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, field
 
 __all__ = [
+    "BudgetSettings",
     "DiscoverySettings",
     "KeySettings",
     "ModelSettings",
@@ -63,6 +64,14 @@ class StoreSettings(msgspec.Struct, frozen=True):
     """Empty: `i8relay/relay.db` in the user's data folder."""
 
 
+class BudgetSettings(msgspec.Struct, frozen=True):
+    """USD that every key without a budget of its own may spend. 0: no limit. Days and months are those of UTC."""
+
+    day: Usd = 0.0
+    month: Usd = 0.0
+    total: Usd = 0.0
+
+
 class KeySettings(msgspec.Struct, frozen=True):
     """Limits of every key that has none of its own. 0: no limit.
 
@@ -73,6 +82,11 @@ class KeySettings(msgspec.Struct, frozen=True):
     rpm: Count = 1_000_000
     tpm: Count = 1_000_000_000
     concurrency: Count = 0
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    """What becomes of a call for a model without a known price if its key has a budget; allowed, it costs nothing."""
+    assumed_output: Annotated[int, Meta(ge=1, le=10_000_000)] = 16_384
+    """Output tokens set aside for a call that names no maximum, if its key has a budget."""
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
 
 
 class ToolSettings(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 
+from relay.budget import WINDOWS
 from relay.cli.database import database_option, json_option, with_store
 from relay.cli.moment import DURATION, FUTURE, shown
 from relay.cli.options import fail
+from relay.pricing import rate, usd
 from relay.table import table
 
 if TYPE_CHECKING:
-    from relay.store import Key, Limits, Store
+    from relay.store import Key, Store
 
 __all__ = ["keys"]
 
@@ -78,6 +81,26 @@ class ModelLimit(click.ParamType[tuple[str, dict[str, int]]]):
         return model.strip(), limits
 
 
+class BudgetOption(click.ParamType[tuple[str, int | None]]):
+    """`day=5`, as (window, nano-dollars); None stands for what the configuration says."""
+
+    name = "window=usd"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | None]:
+        """Read it, or tell how it is written."""
+        window, equals, text = (piece.strip().lower() for piece in str(value).partition("="))
+        amount = text.removeprefix("$")
+        if window not in WINDOWS or not equals:
+            self.fail(f"{value!r}: write day=5, month=50 or total=500, in dollars", param, ctx)
+        if amount == DEFAULT:
+            return window, None
+        if not re.fullmatch(r"\d{1,6}(\.\d{1,9})?", amount, re.ASCII):
+            self.fail(f"{value!r}: write dollars as in 5 or 0.25, 0 for no limit, or `{DEFAULT}`", param, ctx)
+        return window, rate(amount)
+
+
 def _settings(command: Command) -> Command:
     """The options that `create` and `update` have in common."""
     options = (
@@ -97,6 +120,14 @@ def _settings(command: Command) -> Command:
             multiple=True,
             help="Limits for one model, as in `gpt-4o=rpm:10,tpm:1000`; repeat.",
         ),
+        click.option(
+            "--budget",
+            "budgets",
+            type=BudgetOption(),
+            multiple=True,
+            help="Dollars it may spend, as in `day=5`, `month=50` or `total=500`; 0: no limit; repeat."
+            " [default: as configured]",
+        ),
         click.option("--strict/--no-strict", default=None, help="Refuse what a target cannot carry or check."),
         click.option("--metadata", help="Anything to remember with it, as a JSON object."),
     )
@@ -110,7 +141,8 @@ def _changes(
     strict: bool | None,
     metadata: str | None,
     limits: dict[str, int | str | None],
-    current: dict[str, Limits],
+    budgets: Sequence[tuple[str, int | None]],
+    current: Key | None,
 ) -> dict[str, Any]:
     """What was asked for, as the store takes it."""
     from relay.store import Limits
@@ -126,13 +158,16 @@ def _changes(
     if models:
         changes["models"] = list(dict.fromkeys(models))
     if model_limits:
-        merged = dict(current)
+        merged = {} if current is None else dict(current.model_limits)
         for model, values in model_limits:
             if values:
                 merged[model] = Limits(**values)
             elif merged.pop(model, None) is None:
                 fail(f"--model-limit {model}=: the key has no limits for that model")
         changes["model_limits"] = merged
+    if budgets:
+        amounts = ({} if current is None else dict(current.budget)) | dict(budgets)
+        changes["budget"] = {window: amount for window, amount in amounts.items() if amount is not None}
     if strict is not None:
         changes["strict"] = strict
     if metadata is not None:
@@ -172,6 +207,7 @@ def create(
     tpm: int | str | None,
     concurrency: int | str | None,
     model_limits: tuple[tuple[str, dict[str, int]], ...],
+    budgets: tuple[tuple[str, int | None], ...],
     strict: bool | None,
     metadata: str | None,
     imported: bool,
@@ -180,7 +216,7 @@ def create(
 ) -> None:
     """Make a key called NAME and print it. It cannot be printed again."""
     limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
-    values = _changes(expires, models, model_limits, strict, metadata, limits, {})
+    values = _changes(expires, models, model_limits, strict, metadata, limits, budgets, None)
     token = sys.stdin.readline().strip() if imported else None
 
     async def work(store: Store) -> tuple[Key, str]:
@@ -238,20 +274,24 @@ def update(
     tpm: int | str | None,
     concurrency: int | str | None,
     model_limits: tuple[tuple[str, dict[str, int]], ...],
+    budgets: tuple[tuple[str, int | None], ...],
     strict: bool | None,
     metadata: str | None,
     all_models: bool,
     as_json: bool,
     db: Path | None,
 ) -> None:
-    """Change what is given, and leave the rest. --model replaces the list; --model-limit changes that model only."""
+    """Change what is given, and leave the rest.
+
+    --model replaces the list; --model-limit changes that model only, and --budget that span of time.
+    """
     if all_models and models:
         fail("--model and --all-models contradict each other")
 
     async def work(store: Store) -> Key:
         limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
-        current = dict((await store.keys.find(which, revoked=False)).model_limits) if model_limits else {}
-        changes = _changes(expires, models, model_limits, strict, metadata, limits, current)
+        current = await store.keys.find(which, revoked=False) if model_limits or budgets else None
+        changes = _changes(expires, models, model_limits, strict, metadata, limits, budgets, current)
         if name is not None:
             changes["name"] = name
         if all_models:
@@ -337,6 +377,12 @@ def _print_key(key: Key, *, as_json: bool) -> None:
     values["models"] = "all" if key.models is None else " ".join(key.models)
     for name in ("model_limits", "metadata"):
         values[name] = json.dumps(values[name], ensure_ascii=False)
+    values["budget"] = (
+        ", ".join(
+            f"{window} ${usd(amount)}" if amount else f"{window} no limit" for window, amount in key.budget.items()
+        )
+        or DEFAULT
+    )
     for name in LIMITS:
         values[name] = DEFAULT if values[name] is None else values[name] or "no limit"
     click.echo(table(("FIELD", "VALUE"), [(name, str(value)) for name, value in values.items() if value is not None]))

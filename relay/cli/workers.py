@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+from relay.budget import WINDOWS
 from relay.cli.notify import Notifier
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ def _own(held: socket.socket, family: int) -> None:
 def limits_in_force(settings: Settings, keys: Iterable[Key]) -> list[str]:
     """What sets limits, in the words of whoever set them. Each process counts for itself what these are about."""
     found = [f"[keys] {name}" for name in LIMITS if getattr(settings.keys, name)]
+    found += [f"[keys.budget] {window}" for window in WINDOWS if getattr(settings.keys.budget, window)]
     found += [
         f"[models.{model}] {name}" for model, row in settings.models.items() for name in LIMITS if getattr(row, name)
     ]
@@ -244,5 +246,7 @@ def limits_in_force(settings: Settings, keys: Iterable[Key]) -> list[str]:
 
 
 def _limited(key: Key) -> bool:
+    if any(key.budget.values()):
+        return True
     rows = (key, *key.model_limits.values())
     return any(getattr(row, name) for row in rows for name in LIMITS)

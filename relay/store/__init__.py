@@ -16,6 +16,7 @@ from pathlib import Path
 from relay.store.database import Database, StoreError
 from relay.store.keys import Key, Keys, Limits
 from relay.store.ring import KeyRing
+from relay.store.spending import Spending
 from relay.store.usage import GROUPS, Outcome, ReportRow, UsageRow, UsageSource, UsageTable
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "ReportRow",
+    "Spending",
     "Store",
     "StoreError",
     "UsageRow",
@@ -37,11 +39,12 @@ __all__ = [
 class Store:
     """The open database: `keys` to manage them, `ring` to look them up while serving, `usage` for rows and reports."""
 
-    def __init__(self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable) -> None:
+    def __init__(self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable, spending: Spending) -> None:
         self.database = database
         self.keys = keys
         self.ring = ring
         self.usage = usage
+        self.spending = spending
 
     @classmethod
     async def open(cls, path: str | os.PathLike[str], *, watch: bool = False) -> Store:
@@ -52,7 +55,8 @@ class Store:
         """
         database = await Database.open(Path(path))
         try:
-            ring = KeyRing(await database.new_reader(), path=database.path)
+            reader = await database.new_reader()
+            ring = KeyRing(reader, path=database.path)
             if watch:
                 await ring.start()
         except sqlite3.Error as error:
@@ -61,7 +65,7 @@ class Store:
         except BaseException:
             await database.close()
             raise
-        return cls(database, Keys(database, ring.refresh), ring, UsageTable(database))
+        return cls(database, Keys(database, ring.refresh), ring, UsageTable(database), Spending(reader))
 
     async def close(self, within: float = 10.0) -> None:
         """Store the rows that wait, for at most `within` seconds, and close the file. May be called twice."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import aiosqlite
 
+from relay.budget import WINDOWS
 from relay.store.database import Database, StoreError
 
 __all__ = ["COLUMNS", "Key", "Keys", "Limits", "digest", "key_from_row", "now_ms"]
@@ -32,7 +33,21 @@ LARGEST = 2**53
 
 COLUMNS = (
     "id, prefix, name, created_at, expires_at, revoked_at, last_used_at, models, rpm, tpm, concurrency, model_limits,"
-    " strict, metadata, old_until"
+    " strict, metadata, old_until, budget"
+)
+
+
+CHANGEABLE: Final = (
+    "name",
+    "expires_at",
+    "models",
+    "rpm",
+    "tpm",
+    "concurrency",
+    "model_limits",
+    "strict",
+    "metadata",
+    "budget",
 )
 
 
@@ -88,6 +103,8 @@ class Key:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     old_until: int | None = None
     """After a rotation with a grace period: until when the old secret still works."""
+    budget: Mapping[str, int] = field(default_factory=dict)
+    """Nano-dollars for each `day`, `month` or in `total`. What is missing is as configured; 0 is no limit."""
 
     def live(self, now: int) -> bool:
         """Whether the key works at `now`, in Unix milliseconds."""
@@ -123,6 +140,7 @@ class Key:
             "strict": self.strict,
             "metadata": dict(self.metadata),
             "old_until": self.old_until,
+            "budget": dict(self.budget),
         }
 
 
@@ -145,6 +163,7 @@ def key_from_row(row: Sequence[Any]) -> Key:
         strict=bool(row[12]),
         metadata=metadata,
         old_until=row[14],
+        budget=json.loads(row[15]),
     )
 
 
@@ -158,6 +177,11 @@ def _checked(key: Key) -> Key:
             value = getattr(limits, name)
             if value is not None and not 0 <= value <= LARGEST:
                 raise StoreError(f"{name} must be 0 (no limit) or a positive number up to {LARGEST}, not {value}")
+    for window, value in key.budget.items():
+        if window not in WINDOWS:
+            raise StoreError(f"there is no budget for {window!r}: choose from {', '.join(WINDOWS)}")
+        if not 0 <= value <= LARGEST:
+            raise StoreError(f"a budget must be 0 (no limit) or up to {LARGEST} nano-dollars, not {value}")
     if key.models is not None and not all(key.models):
         raise StoreError("the name of an allowed model is empty")
     return key
@@ -177,6 +201,7 @@ def _values(key: Key) -> dict[str, Any]:
         "model_limits": json.dumps({model: limits.to_dict() for model, limits in key.model_limits.items()}),
         "strict": int(key.strict),
         "metadata": json.dumps(dict(key.metadata)),
+        "budget": json.dumps(dict(key.budget)),
     }
 
 
@@ -207,6 +232,7 @@ class Keys:
         model_limits: Mapping[str, Limits] | None = None,
         strict: bool = False,
         metadata: Mapping[str, Any] | None = None,
+        budget: Mapping[str, int] | None = None,
         token: str | None = None,
     ) -> tuple[Key, str]:
         """A new key, and its secret, which can never be shown again.
@@ -232,6 +258,7 @@ class Keys:
                 model_limits=dict(model_limits or {}),
                 strict=strict,
                 metadata=dict(metadata or {}),
+                budget=dict(budget or {}),
             )
         )
         values = _values(key) | {"digest": digest(token)}
@@ -285,11 +312,11 @@ class Keys:
         return []
 
     async def update(self, which: str | int, **changes: Any) -> Key:
-        """Change fields of a key that is not revoked: name, expires_at, models, limits, strict, metadata.
+        """Change fields of a key that is not revoked: name, expires_at, models, limits, strict, metadata, budget.
 
         Takes the arguments of `create` except `token`. What is not given stays.
         """
-        allowed = {"name", "expires_at", "models", "rpm", "tpm", "concurrency", "model_limits", "strict", "metadata"}
+        allowed = set(CHANGEABLE)
         unknown = sorted(changes.keys() - allowed)
         if unknown:
             raise StoreError(f"a key has no field {unknown[0]!r} that can be changed")

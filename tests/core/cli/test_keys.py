@@ -222,3 +222,20 @@ def test_help_imports_no_database() -> None:
     assert "aiosqlite" not in done.stdout
     assert "sqlite3" not in done.stdout
     assert "aiohttp" not in done.stdout
+
+
+def test_budgets_are_given_in_dollars_changed_one_by_one_and_given_back_to_the_configuration(run: Run) -> None:
+    run("keys", "create", "ci", "--budget", "day=5", "--budget", "month=$50.25")
+    assert json.loads(run("keys", "show", "ci", "--json").output)["budget"] == {
+        "day": 5 * 10**9,
+        "month": 50_250_000_000,
+    }
+    assert "day $5, month $50.25" in run("keys", "show", "ci").output
+    run("keys", "update", "ci", "--budget", "total=0", "--budget", "day=default")
+    assert json.loads(run("keys", "show", "ci", "--json").output)["budget"] == {"month": 50_250_000_000, "total": 0}
+    assert "total no limit" in run("keys", "show", "ci").output
+
+
+@pytest.mark.parametrize("budget", ["5", "week=5", "day=", "day=-5", "day=1e3", "day=nan", "day=1000000000", "day=٣"])
+def test_what_is_no_budget_is_refused_with_an_example(run: Run, budget: str) -> None:
+    assert "write d" in run("keys", "create", "ci", "--budget", budget, code=2).output

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from relay.cli.workers import held, limits_in_force
-from relay.settings import KeySettings, ModelSettings, Settings
+from relay.settings import BudgetSettings, KeySettings, ModelSettings, Settings
 from relay.store import Key, Limits
 from tests.core.cli.test_serve import DEMO, SECONDS, SLOW, Process, Serve, call, serve
 
@@ -193,4 +193,7 @@ def test_everything_that_sets_a_limit_is_named() -> None:
     model = Settings(keys=KeySettings(rpm=0, tpm=0), models={"smart": ModelSettings(concurrency=2)})
     assert limits_in_force(model, []) == ["[models.smart] concurrency"]
     assert limits_in_force(free, [key(tpm=5)]) == ["key 'ci'"]
+    assert limits_in_force(free, [key(budget={"day": 1}), key(budget={"day": 0})]) == ["key 'ci'"]
+    money = Settings(keys=KeySettings(rpm=0, tpm=0, budget=BudgetSettings(month=5.0)))
+    assert limits_in_force(money, []) == ["[keys.budget] month"]
     assert limits_in_force(free, [key(model_limits={"m": Limits(rpm=1)})]) == ["key 'ci'"]
