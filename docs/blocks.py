@@ -92,7 +92,9 @@ def kind(hint: Any) -> str:
 
 
 def shape(schema: Mapping[str, Any]) -> str:
-    name: str = schema.get("type", "")
+    if "anyOf" in schema:
+        return " or ".join(shape(one) for one in schema["anyOf"])
+    name: str = schema.get("type", "object")
     if name == "array":
         return f"list of {shape(schema['items'])}"
     if name == "object":
@@ -113,6 +115,7 @@ TABLES = (
     ("[store]", settings.StoreSettings),
     ("[keys]", settings.KeySettings),
     ("[tools]", settings.ToolSettings),
+    ("[routing]", settings.RoutingSettings),
     ("[discovery]", settings.DiscoverySettings),
     ("[plugins]", settings.PluginSettings),
     ("[upstreams.NAME]", settings.UpstreamSettings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sqlite3
 import time
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from relay.budget import Ledger
 from relay.call import Call
 from relay.catalog import Catalog, load_plugins, read_catalog
 from relay.config import Config
+from relay.dispatch import Dispatch
 from relay.errors import RelayError, Unavailable, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
 from relay.gate import Guard
@@ -78,6 +80,7 @@ class Relay:
         transport: Transport,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        luck: Callable[[], float] = random.random,
     ) -> None:
         self.config = config
         self.settings = config.settings
@@ -96,6 +99,13 @@ class Relay:
         self.life = Life(wall)
         self.abandoned: set[Abandoned] = set()
         """Calls whose clients have gone, and whose answers are read to their end for the sake of their counts."""
+        self.dispatch = Dispatch(
+            config.settings.routing,
+            plugins.orderings(),
+            clock=clock,
+            luck=luck,
+            in_flight=transport.in_flight if isinstance(transport, Http1Transport) else lambda: 0,
+        )
         self.pipeline = Pipeline(self)
         self.listed = asyncio.Event()
         """Set once every upstream was asked for its models, whether it answered or not."""
@@ -141,7 +151,7 @@ class Relay:
     async def _list(self, upstream: Upstream) -> None:
         try:
             async with asyncio.timeout(LISTING_SECONDS):
-                models = await self.fetch_models(upstream)
+                models = await self._models_of(upstream)
         except (RelayError, TimeoutError) as error:
             reason = error.message if isinstance(error, RelayError) else "no answer in time"
             if self.listing_errors.get(upstream.name) != reason:
@@ -151,6 +161,17 @@ class Relay:
         self.listing_errors.pop(upstream.name, None)
         if models is not None:
             self.router.update(upstream.name, models)
+
+    async def _models_of(self, upstream: Upstream) -> Sequence[Model] | None:
+        """What an upstream lists, with the first of its keys that it accepts. Raises RelayError."""
+        *others, last = (upstream, *upstream.pool)
+        for one in others:
+            try:
+                return await self.fetch_models(one)
+            except UpstreamError as error:
+                if error.upstream_status not in (401, 403):
+                    raise
+        return await self.fetch_models(last)
 
     async def fetch_models(self, upstream: Upstream) -> Sequence[Model] | None:
         """What an upstream lists; None if its family knows no way to ask. Raises RelayError."""
@@ -236,6 +257,9 @@ class Relay:
         elif call.cost and self.ledger.accounts:
             self.ledger.charge(call.key.id, call.cost, call.at)
         head, target = call.head, call.target
+        if self.dispatch.orderings and target is not None and call.first_byte is not None and head is not None:
+            asked = call.started if call.asked is None else call.asked
+            self.dispatch.seen(target, head.stream, call.first_byte - asked)
         self.store.usage.put(
             UsageRow(
                 request_id=call.id,

@@ -63,6 +63,8 @@ class Attempt:
 
     most = MAX_ANSWER
     """Bytes of a complete answer at most."""
+    sent: UpstreamRequest | Awaitable[UpstreamRequest] | None = None
+    """What `prepare` gave, if it was asked before."""
 
     def __init__(self, relay: Relay, call: Call, target: Target, outlet: Outlet) -> None:
         if call.dialect is None or call.head is None:
@@ -83,10 +85,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Bring the answer to the client."""
-        await self.bring(self.prepare())
-
-    async def bring(self, sent: UpstreamRequest | Awaitable[UpstreamRequest]) -> None:
-        """The same, once it is known what to send."""
+        sent = self.prepare() if self.sent is None else self.sent
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)
         async with self.transport.send(sent, self.target.upstream) as answer:
@@ -109,16 +108,16 @@ class Attempt:
     def prepare(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         """What to send, or what will tell."""
         forward = self.forward = self._forward()
-        head, model = self.head, self.call.model
-        if model is None or not self.native or head.headers or self.target is not model.targets[0]:
+        head, lasting = self.head, self.target.lasting
+        if not self.native or head.headers:
             return self._endpoint()
         kind = (self.speaks, head.operation, head.stream)
-        kept = model.lasting.get(kind)
+        kept = lasting.get(kind)
         if kept is not None:
             return UpstreamRequest(kept.url, kept.headers, forward.body, kept.method)
         sent = self._endpoint()
         if isinstance(sent, UpstreamRequest) and sent.lasting:
-            model.lasting[kind] = UpstreamRequest(sent.url, sent.headers, b"", sent.method)
+            lasting[kind] = UpstreamRequest(sent.url, sent.headers, b"", sent.method)
         return sent
 
     def _endpoint(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:

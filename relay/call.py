@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from relay.budget import Hold
 from relay.dialect import Dialect, Head
+from relay.dispatch import Course
 from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
 from relay.ir import Loss, Request, ToolCall, Usage
@@ -43,6 +44,10 @@ class Call:
     delivery: Delivery | None = None
     """What brings the stream to the client, once there is one."""
     attempts: int = 0
+    course: Course | None = None
+    """Its way through the model's targets; None as long as there is but one step."""
+    asked: float | None = None
+    """Monotonic seconds when the target was asked; None: at once."""
     outcome: Outcome = "ok"
     status: int = 200
     error_code: str | None = None

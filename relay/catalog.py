@@ -15,7 +15,8 @@ from relay.limits import Limits
 from relay.manager import Plugins
 from relay.pricing import NANO, Price, Rates, rate
 from relay.routing import PublicModel
-from relay.settings import ModelSettings, PriceSettings, Settings, UpstreamSettings
+from relay.secret import Secret
+from relay.settings import ModelSettings, PriceSettings, Settings, TargetSettings, UpstreamSettings
 
 __all__ = ["Catalog", "load_plugins", "read_catalog"]
 
@@ -119,7 +120,7 @@ class _Builder:
         dialects = base.dialects if row.dialects is None else frozenset(row.dialects)
         for dialect in sorted(dialects - family.dialects):
             self.wrong((*path, "dialects"), f"family {family.name!r} does not speak {dialect!r}")
-        return replace(
+        upstream = replace(
             base,
             name=name,
             dialects=dialects,
@@ -132,7 +133,32 @@ class _Builder:
             idle_timeout=row.idle_timeout,
             allow_private=base.allow_private if row.allow_private is None else row.allow_private,
             abort=row.abort,
+            retried=base.retried if row.retry_statuses is None else frozenset(row.retry_statuses),
+            resend=row.resend,
         )
+        keys = self.keys(path, row, upstream.api_key)
+        if len(keys) < 2:
+            return replace(upstream, api_key=keys[0]) if keys else upstream
+        pool = tuple(replace(upstream, api_key=key, key_number=number) for number, key in enumerate(keys, 1))
+        return replace(pool[0], pool=pool[1:])
+
+    def keys(self, path: tuple[str, ...], row: UpstreamSettings, first: Secret | None) -> list[Secret]:
+        """All of an upstream's keys. With `api_keys` alone the known host's variable is not looked at."""
+        keys = [first] if first is not None and (row.api_key or not row.api_keys) else []
+        for index, text in enumerate(row.api_keys):
+            key = Secret(text.strip())
+            if self.is_no_key(text):
+                self.wrong((*path, "api_keys", index), "is blank or a placeholder")
+            elif key in keys:
+                self.wrong((*path, "api_keys", index), "is the same as one before it")
+            else:
+                keys.append(key)
+        return keys
+
+    @staticmethod
+    def is_no_key(text: str) -> bool:
+        """Whether what stands in a key's place cannot be one."""
+        return not text.strip() or text.strip().lower() in EXAMPLE_KEYS
 
     def base(self, path: tuple[str, ...], name: str, row: UpstreamSettings) -> Upstream | None:
         """Family, address and key: from the table, else from the known host."""
@@ -149,7 +175,7 @@ class _Builder:
             self.wrong((*path, "family"), f"no plugin serves a family {row.family!r}; there are: {have}")
             return None
         key = row.api_key.strip()
-        if row.api_key and (not key or key.lower() in EXAMPLE_KEYS):
+        if row.api_key and self.is_no_key(row.api_key):
             self.wrong((*path, "api_key"), "is blank or a placeholder")
         if known is not None:
             family, host = known
@@ -175,23 +201,21 @@ class _Builder:
     def model(self, name: str, row: ModelSettings, upstreams: Mapping[str, Upstream]) -> PublicModel:
         path = ("models", name)
         targets: list[Target] = []
+        weights: list[int] = []
         if not row.targets:
             self.wrong(path, 'needs at least one target, as in targets = ["UPSTREAM/MODEL"]')
-        for index, text in enumerate(row.targets):
-            first, slash, rest = text.partition("/")
-            if not slash or not rest:
-                self.wrong((*path, "targets", index), "must have the form UPSTREAM/MODEL")
-            elif first in upstreams:
-                targets.append(Target(upstreams[first], rest))
-            elif first not in self.settings.upstreams:
-                # A configured one that is missing here has its own mistake in the list already.
-                have = ", ".join(sorted(upstreams)) or "none"
-                self.wrong((*path, "targets", index), f"there is no upstream {first!r}; there are: {have}")
+        for index, entry in enumerate(row.targets):
+            share = TargetSettings(to=entry) if isinstance(entry, str) else entry
+            target = self.target((*path, "targets", index), share.to, upstreams)
+            if target is not None:
+                targets.append(target)
+                weights.append(share.weight or 0)
         self.capabilities((*path, "capabilities"), row.capabilities)
         upstream = targets[0].upstream if targets else None
         return PublicModel(
             id=name,
             targets=tuple(targets),
+            weights=tuple(weights) if any(weights) else (),
             owned_by=row.owned_by or (upstream.name if upstream else None),
             context_length=row.context_length,
             capabilities={**(upstream.capabilities if upstream else {}), **row.capabilities},
@@ -199,6 +223,18 @@ class _Builder:
             limits=Limits(row.rpm, row.tpm, row.concurrency),
             configured=True,
         )
+
+    def target(self, path: tuple[str | int, ...], text: str, upstreams: Mapping[str, Upstream]) -> Target | None:
+        first, slash, rest = text.partition("/")
+        if not slash or not rest:
+            self.wrong(path, "must have the form UPSTREAM/MODEL")
+        elif first in upstreams:
+            return Target(upstreams[first], rest)
+        elif first not in self.settings.upstreams:
+            # A configured one that is missing here has its own mistake in the list already.
+            have = ", ".join(sorted(upstreams)) or "none"
+            self.wrong(path, f"there is no upstream {first!r}; there are: {have}")
+        return None
 
     def capabilities(self, path: tuple[str, ...], row: Mapping[str, bool]) -> None:
         for name in row:

@@ -124,7 +124,7 @@ class _Reader:
             return ""
         return found
 
-    def struct(self, kind: type[Any], table: Mapping[str, Any], path: Path) -> Any:
+    def struct(self, kind: Any, table: Mapping[str, Any], path: Path) -> Any:
         """An instance of a settings class; fields that are wrong keep their default and are reported."""
         fields = {field.name: field for field in msgspec.structs.fields(kind)}
         values: dict[str, Any] = {}
@@ -151,6 +151,9 @@ class _Reader:
                 return _WRONG
             rows = {name: self.value(get_args(kind)[1], row, (*path, name)) for name, row in value.items()}
             return {name: row for name, row in rows.items() if row is not _WRONG}
+        if get_origin(kind) is list and _struct_of(get_args(kind)[0]) is not None and isinstance(value, list):
+            found = [self.element(get_args(kind)[0], item, (*path, index)) for index, item in enumerate(value)]
+            return [item for item in found if item is not _WRONG]
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
@@ -158,6 +161,15 @@ class _Reader:
             # The value itself is not repeated: it may be a secret that stands in the wrong place.
             self.wrong(path, f"must be one of {', '.join(allowed)}" if allowed else _plain(str(error)))
             return _WRONG
+
+    def element(self, kind: Any, value: Any, path: Path) -> Any:
+        """One of an array's elements, each of which is a text or a table."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict):
+            return self.struct(_struct_of(kind), value, path)
+        self.wrong(path, "must be a string or a table")
+        return _WRONG
 
 
 _WRONG = object()

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 import httptools
 
-from relay.errors import RelayError, UpstreamError, UpstreamProtocol
+from relay.errors import RelayError, UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamUnreachable
 
 __all__ = ["Connection", "Reader"]
 
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
     def write(self, head: bytes, body: bytes) -> None:
         """Send the request."""
         if self.transport is None:
-            raise UpstreamProtocol("the upstream closed the connection without an answer")
+            raise UpstreamUnreachable("the upstream closed the connection before anything was sent")
         if len(body) < SMALL_BODY:
             self.transport.write(head + body)
         else:
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         if self._headless:
-            exchange.fail(UpstreamProtocol("the upstream closed the connection without an answer"))
+            exchange.fail(UpstreamHungUp("the upstream closed the connection without an answer"))
         elif self._until_close and exc is None:
             # Without a length the close is all there is to mark the end; whether the answer is complete is for its
             # own format to say.

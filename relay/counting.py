@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt, content_type
 from relay.call import Call
-from relay.errors import Unavailable, Unsupported, UpstreamError
+from relay.errors import Unsupported, UpstreamError
 from relay.manager import guarded
 from relay.outlet import Outlet
 from relay.routing import PublicModel
@@ -41,7 +41,10 @@ class CountAttempt(Attempt):
 async def count_tokens(relay: Relay, call: Call, model: PublicModel, outlet: Outlet) -> None:
     """The count of the target that would get the call. Raises RelayError if that refuses, or cannot be reached."""
     refused: UpstreamError | None = None
-    for target in model.targets:
+    dispatch = relay.dispatch
+    for target in dispatch.order(model, stream=False):
+        if dispatch.health.wait(target, relay.clock()):
+            continue
         call.target = target
         if call.dialect is None or call.dialect.name not in target.upstream.dialects:
             return _estimate(call, outlet)
@@ -56,7 +59,10 @@ async def count_tokens(relay: Relay, call: Call, model: PublicModel, outlet: Out
             if not error.retryable:
                 raise
             refused = error
-    raise refused or Unavailable(f"the model {model.id!r} has no target")
+    if refused is not None:
+        raise refused
+    # None of them is asked now.
+    return _estimate(call, outlet)
 
 
 def _estimate(call: Call, outlet: Outlet) -> None:

@@ -20,7 +20,9 @@
     |  +- UpstreamTimeout            504  it did not answer in time
     |  +- UpstreamUnreachable        502  no connection: nothing was sent, so trying elsewhere is safe
     |  +- UpstreamProtocol           502  it answered something that is not its protocol, or broke off
+    |     +- UpstreamHungUp          502  it closed the connection without an answer: it may have run the request
     +- Unavailable                   503  the relay itself cannot serve now (shutting down, no target left)
+    |  +- CoolingDown                503  every target failed a moment ago; 429 if all were rate limits
     +- PluginError                   500  a plugin broke; it is named
     +- InternalError                 500  ours
 
@@ -35,6 +37,7 @@ from typing import ClassVar, Literal, TypeAlias
 __all__ = [
     "BadParameter",
     "CallerError",
+    "CoolingDown",
     "InternalError",
     "Misdirected",
     "NoKey",
@@ -52,6 +55,7 @@ __all__ = [
     "Unsupported",
     "UpstreamBusy",
     "UpstreamError",
+    "UpstreamHungUp",
     "UpstreamProtocol",
     "UpstreamRefused",
     "UpstreamTimeout",
@@ -202,6 +206,8 @@ class UpstreamError(RelayError):
     type = API_ERROR
     code = "upstream_error"
     retryable: bool = True
+    blames: bool = True
+    """Whether it is held against the target; False for what a caller can bring about."""
     outcome: ClassVar[UpstreamOutcome] = "upstream_error"
     """How a call that ends with this error is recorded."""
 
@@ -262,12 +268,29 @@ class UpstreamProtocol(UpstreamError):
     retryable = False
 
 
+class UpstreamHungUp(UpstreamProtocol):
+    """The upstream closed the connection without an answer. Nobody knows whether it has run the request."""
+
+    code = "upstream_hung_up"
+
+
 class Unavailable(RelayError):
     """The relay cannot serve this now: it is shutting down, or every target is out."""
 
     status = 503
     type = API_ERROR
     code = "unavailable"
+
+
+class CoolingDown(Unavailable):
+    """Every target of the model has failed a moment ago, so nothing was sent. 429 if all are over their rate limits."""
+
+    code = "upstream_cooling_down"
+
+    def __init__(self, message: str, *, retry_after: float, limited: bool) -> None:
+        super().__init__(message, status=429 if limited else None, retry_after=retry_after)
+        if limited:
+            self.type = RATE_LIMIT
 
 
 class PluginError(RelayError):

@@ -67,6 +67,10 @@ class Listener(Protocol):
         """The head is there, the answer has ended, or it failed: the exchange says which."""
         ...
 
+    def overdue(self) -> None:
+        """The time that the exchange was given has passed. It is told once."""
+        ...
+
 
 class Exchange:
     """One request and its answer; what `Transport.send` gives.
@@ -100,6 +104,7 @@ class Exchange:
         "deadline",
         "ended",
         "headers",
+        "latest",
         "moved",
         "status",
     )
@@ -113,6 +118,9 @@ class Exchange:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.deadline = NEVER
+        """When something has to have happened."""
+        self.latest = NEVER
+        """When the listener is told that it takes too long, whatever happens."""
         self.ended = False
         self.moved = False
         self._pieces: deque[bytes] = deque()
@@ -129,10 +137,11 @@ class Exchange:
         self._listener: Listener | None = None
         self._whole = False
 
-    def start(self, listener: Listener, limit: int, *, whole: bool) -> bool:
+    def start(self, listener: Listener, limit: int, seconds: float, *, whole: bool) -> bool:
         """Send at once. False if no connection is open: nothing was sent then. `limit`: bytes of the body kept.
 
-        With `whole` the listener is not told of the head of an answer that has succeeded.
+        `seconds` is all the time there is. With `whole` the listener is not told of the head of an answer that has
+        succeeded.
         """
         pool, request = self._pool, self._request
         self._way, head = pool.head(request)
@@ -145,7 +154,9 @@ class Exchange:
         self._whole = whole
         connection.begin(self)
         pool.busy.add(self)
-        self.deadline = pool.loop.time() + self._upstream.first_byte_timeout
+        now = pool.loop.time()
+        self.deadline = now + self._upstream.first_byte_timeout
+        self.latest = now + seconds
         connection.write(head, request.body)
         return True
 
@@ -197,6 +208,7 @@ class Exchange:
         self._resume()
         self._listener = Farewell(self)
         self.deadline = self._pool.loop.time() + seconds
+        self.latest = NEVER
         self.moved = False
 
     async def __aenter__(self) -> Exchange:
@@ -416,7 +428,12 @@ class Exchange:
             self._wake()
 
     def expire(self, now: float) -> None:
-        """The deadline has passed; unless pieces were pushed meanwhile, for which it is not moved each time."""
+        """A deadline has passed; unless pieces were pushed meanwhile, for which it is not moved each time."""
+        if self.latest <= now:
+            self.latest = NEVER
+            if self._listener is not None:
+                self._listener.overdue()
+            return
         if self.moved:
             self.moved = False
             self.deadline = now + self._upstream.idle_timeout
@@ -460,6 +477,9 @@ class Farewell:
     def changed(self) -> None:
         """That was it."""
         self._exchange.leave()
+
+    def overdue(self) -> None:
+        """Never told: there is no such time any more."""
 
 
 class Inflater:

@@ -21,6 +21,7 @@ __all__ = [
     "PushingAnswer",
     "Sink",
     "Target",
+    "TargetOrder",
     "Transport",
     "Upstream",
     "UpstreamRequest",
@@ -93,6 +94,10 @@ class Family:
     """True for families that run something of their own beside the relay: several workers would each start one."""
 
 
+RETRIED: frozenset[int] = frozenset({408, 429, 500, 502, 503, 504, 529})
+"""Statuses with which upstreams refuse a request that they might take a moment later."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     """One configured endpoint: a family, an address, a credential."""
@@ -119,6 +124,14 @@ class Upstream:
     """Whether its name may lead to an address of a private network."""
     abort: Literal["cancel", "drain"] = "cancel"
     """What becomes of its answer once the client has gone: given up, or read to its end for the sake of its counts."""
+    retried: frozenset[int] = RETRIED
+    """Statuses after which it is asked again."""
+    resend: bool = False
+    """Whether a request may be sent again after the connection was closed without an answer: it may then run twice."""
+    pool: tuple[Upstream, ...] = ()
+    """The same endpoint with each of its other keys."""
+    key_number: int = 0
+    """Which of several keys this has, from 1; 0: it has no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +140,18 @@ class Target:
 
     upstream: Upstream
     model: str
+    lasting: dict[tuple[str, str, bool], UpstreamRequest] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What is sent there, but for the body, by dialect, operation and `stream`, where its family says that it lasts."""
 
     def __str__(self) -> str:
         return f"{self.upstream.name}/{self.model}"
+
+    def variants(self) -> tuple[Target, ...]:
+        """The same target with each of its upstream's keys."""
+        pool = self.upstream.pool
+        return (self, *(Target(upstream, self.model) for upstream in pool)) if pool else (self,)
 
 
 @dataclass(slots=True)
@@ -198,6 +220,21 @@ class Transport(Protocol):
 
         Raises UpstreamUnreachable if nothing can have been sent, UpstreamTimeout or UpstreamProtocol otherwise.
         """
+        ...
+
+
+class TargetOrder(Protocol):
+    """A policy: in which order the targets of a model are tried. Both methods are called for every call: be quick."""
+
+    def order(self, model: str, targets: Sequence[Target], stream: bool, now: float) -> Sequence[Target]:
+        """`targets` as they should be tried, or fewer of them; never others. `now` is in monotonic seconds.
+
+        They come in the order in which they would be tried otherwise. What cools down is left out later.
+        """
+        ...
+
+    def seen(self, target: Target, stream: bool, seconds: float, now: float) -> None:
+        """A target has answered: `seconds` to the first output of a stream, or to the whole of another answer."""
         ...
 
 

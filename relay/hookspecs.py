@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from relay.dialect import Dialect
     from relay.errors import UpstreamError
     from relay.events import StreamDecoder, StreamMeter
-    from relay.family import Family, Model, ModelListing, Target, Upstream, UpstreamRequest
+    from relay.family import Family, Model, ModelListing, Target, TargetOrder, Upstream, UpstreamRequest
     from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
     from relay.pricing import Price
 
@@ -57,6 +57,15 @@ def relay_dialects(options: Mapping[str, Any]) -> Sequence[Dialect]:
 @hookspec
 def relay_lifespan(relay: Relay, options: Mapping[str, Any]) -> AbstractAsyncContextManager[None] | None:
     """Something to run while the relay serves: entered before the first request, left after the last."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec
+def order_targets(options: Mapping[str, Any]) -> TargetOrder | None:
+    """A policy for the order in which a model's targets are tried. None: there is none, which costs no call anything.
+
+    Asked once, at start. The policies of several plugins come one after the other, each with what the last one left.
+    """
     raise AssertionError("a specification, not an implementation")
 
 

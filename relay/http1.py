@@ -96,6 +96,10 @@ class Http1Transport:
             self._watch()
         return Exchange(self, request, upstream)
 
+    def in_flight(self) -> int:
+        """Requests whose answers are not complete."""
+        return len(self.busy)
+
     def head(self, request: UpstreamRequest) -> tuple[Way, bytes]:
         """Where a request goes, and its head. Families that send the same headers each time have it remembered."""
         known = self._heads.get(id(request.headers))
@@ -207,7 +211,8 @@ class Http1Transport:
 
     def _look(self) -> None:
         now = self.loop.time()
-        for exchange in [exchange for exchange in self.busy if exchange.deadline <= now]:
+        late = [exchange for exchange in self.busy if exchange.deadline <= now or exchange.latest <= now]
+        for exchange in late:
             exchange.expire(now)
         for connections in self._idle.values():
             while connections and connections[0].idle_since < now - IDLE_SECONDS:

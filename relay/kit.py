@@ -24,6 +24,7 @@ from relay.ir import Response
 from relay.lost import FOREIGN_LOSSES, Losses, foreign_fields
 from relay.paths import cache_dir
 from relay.pricing import usd
+from relay.retry import retry_after
 from relay.table import table
 
 __all__ = [
@@ -335,40 +336,6 @@ def splice_model(raw: bytes, data: Mapping[str, Any], model: str) -> bytes:
     return dumps(wanted)
 
 
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds an upstream asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as an HTTP date.
-
-    None if there is none or it cannot be read. Never negative, and capped at a day: a wrong clock upstream must not
-    silence a model for a year. `now` is the Unix time, for tests.
-    """
-    milliseconds = headers.get("retry-after-ms")
-    text = headers.get("retry-after")
-    seconds: float | None = None
-    try:
-        if milliseconds is not None:
-            seconds = float(milliseconds) / 1000
-        elif text is not None:
-            seconds = float(text)
-    except ValueError:
-        seconds = None
-    if seconds is None and text is not None:
-        seconds = _until_date(text, now)
-    if seconds is None or seconds != seconds:
-        return None
-    return min(max(seconds, 0.0), 86400.0)
-
-
-def _until_date(text: str, now: float | None) -> float | None:
-    import time
-    from email.utils import parsedate_to_datetime
-
-    try:
-        moment = parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return moment - (time.time() if now is None else now)
-
-
 def error_for_status(
     status: int,
     message: str,
@@ -378,7 +345,7 @@ def error_for_status(
     param: str | None = None,
 ) -> UpstreamError:
     """The error that an upstream's status means, with its message; what every `translate_error` ends with."""
-    wait = retry_after(headers)
+    wait = retry_after(headers, limited=status == 429)
     if status in (401, 403):
         # Ours, not the caller's: shown as a fault of the relay's set-up.
         return UpstreamError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,7 @@ from multidict import istr
 from relay.attempt import MAX_ERROR, Attempt
 from relay.call import Call
 from relay.dialect import Dialect
+from relay.dispatch import Course
 from relay.envelope import new_request_id
 from relay.errors import InternalError, NoKey, RelayError, UpstreamError, UpstreamProtocol
 from relay.exchange import Exchange
@@ -102,12 +103,14 @@ class Lane:
         try:
             call.head = dialect.peek(raw, "generate", NO_PLACE, message.headers)
             model = relay.pipeline.admit(call)
-            if not model.targets or self._aside(model.targets[0]):
+            target = relay.dispatch.first(model, call.head.stream)
+            if target is None or self._aside(target):
                 return None
             relay.pipeline.reserve(call, model)
         except Exception:
             # Nothing was taken yet. The usual way finds the same, and says it.
             return None
+        call.target = target
         return Passage(relay, side, call, model, side.outlet(message))
 
     def _aside(self, target: Target) -> bool:
@@ -159,8 +162,10 @@ class Passage:
 
     def begin(self) -> None:
         """Ask the first target."""
-        call, target = self.call, self.model.targets[0]
-        call.target = target
+        call = self.call
+        target = call.target
+        if target is None:
+            raise AssertionError("the lane has chosen a target")
         call.attempts = 1
         try:
             attempt = self.attempt = Attempt(self.relay, call, target, self.outlet)
@@ -169,13 +174,15 @@ class Passage:
             if isinstance(sent, UpstreamRequest) and isinstance(transport, Http1Transport):
                 exchange = transport.send(sent, target.upstream)
                 stream = attempt.head.stream
-                if exchange.start(self, MAX_ERROR if stream else attempt.most, whole=not stream):
+                most = MAX_ERROR if stream else attempt.most
+                if exchange.start(self, most, self.relay.dispatch.settings.deadline_seconds, whole=not stream):
                     self.exchange = exchange
                     return
         except Exception as error:
             self._failed(error)
             return
-        self._go_on(attempt.bring(sent))
+        attempt.sent = sent
+        self._go_on(self._course(), attempt)
 
     # What the exchange tells
 
@@ -220,6 +227,11 @@ class Passage:
             delivery.finish()
             self._done()
 
+    def overdue(self) -> None:
+        """The call's time is up. A stream that has begun may take as long as it likes."""
+        if not self.over and (self.delivery is None or not self.delivery.opened):
+            self._failed(self.relay.dispatch.late())
+
     # The client
 
     def resume(self) -> None:
@@ -257,11 +269,8 @@ class Passage:
             if delivery is not None and delivery.opened:
                 delivery.fail(error)
             else:
-                if isinstance(error, UpstreamError) and error.retryable and len(self.model.targets) > 1:
-                    self._go_on(None, error)
+                if isinstance(error, UpstreamError) and self._elsewhere(error):
                     return
-                if isinstance(error, UpstreamError):
-                    log.info("call %s: %s failed: %s (%s)", call.id, call.target, error.code, error.upstream_status)
                 self._refuse(error)
         else:
             log.error("request %s failed", call.id, exc_info=error)
@@ -286,28 +295,49 @@ class Passage:
         except ConnectionError:
             call.left()
 
-    def _go_on(self, step: Awaitable[None] | None, refused: UpstreamError | None = None) -> None:
+    def _elsewhere(self, error: UpstreamError) -> bool:
+        """Whether the call goes on after its first target has failed."""
+        course = self._course()
+        try:
+            self.relay.pipeline.failed(self.call, course, error)
+        except UpstreamError:
+            course.close()
+            return False
+        self._go_on(course)
+        return True
+
+    def _course(self) -> Course:
+        """The way on from the first target."""
+        call = self.call
+        stream = call.head is not None and call.head.stream
+        return self.relay.dispatch.course(self.model, stream, call.started, call.target)
+
+    def _go_on(self, course: Course, attempt: Attempt | None = None) -> None:
         """Go on in a task: there is something to wait for."""
         self._let_go()
-        self.task = asyncio.get_running_loop().create_task(self._usual(step, refused))
+        self.task = asyncio.get_running_loop().create_task(self._usual(course, attempt))
+        # A task that is cancelled before its first turn runs nothing of its own.
+        self.task.add_done_callback(self._settled)
 
-    async def _usual(self, step: Awaitable[None] | None, refused: RelayError | None) -> None:
-        call, pipeline = self.call, self.relay.pipeline
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        if not self.over:
+            self._cancelled()
+            self._end()
+
+    def _cancelled(self) -> None:
+        if self.stopped is None:
+            self.call.left()
+        else:
+            self._refuse(self.stopped)
+
+    async def _usual(self, course: Course, attempt: Attempt | None) -> None:
+        call = self.call
         try:
-            if step is not None and call.target is not None:
-                try:
-                    await step
-                    return
-                except UpstreamError as error:
-                    refused = pipeline.judged(call, call.target, error, None)
-            await pipeline.tries(call, self.outlet, self.model.targets[1:], refused)
+            await self.relay.pipeline.tries(call, self.outlet, course, attempt)
         except RelayError as error:
             self._refuse(error)
         except asyncio.CancelledError:
-            if self.stopped is None:
-                call.left()
-            else:
-                self._refuse(self.stopped)
+            self._cancelled()
         except ConnectionError:
             call.left()
         except Exception:

@@ -7,6 +7,7 @@ one dialect, because whichever was chosen would surprise somebody with their cre
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -27,7 +28,7 @@ from relay import hookspecs
 from relay.dialect import Dialect
 from relay.errors import PluginError, RelayError, UpstreamError
 from relay.events import StreamDecoder, StreamMeter
-from relay.family import Family, Host, Model, ModelListing, Target, Upstream, UpstreamRequest
+from relay.family import Family, Host, Model, ModelListing, Target, TargetOrder, Upstream, UpstreamRequest
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
 from relay.pricing import Price
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from relay.app import Relay
 
-__all__ = ["BoundFamily", "Contradiction", "PluginRecord", "Plugins"]
+__all__ = ["BoundFamily", "Contradiction", "Ordering", "PluginRecord", "Plugins"]
 
 ENTRY_POINT_GROUP = "i8relay"
 MAY_BE_ASYNC = frozenset({"endpoint"})
@@ -168,6 +169,30 @@ class BoundFamily:
 
     def _wrong(self, hook: str, answer: object) -> PluginError:
         return PluginError(self.plugin, f"returned {type(answer).__name__} from {hook}")
+
+
+class Ordering:
+    """One plugin's policy. What it does wrong is logged, and then the order stays as it was."""
+
+    __slots__ = ("_policy", "plugin")
+
+    def __init__(self, plugin: str, policy: TargetOrder) -> None:
+        self.plugin = plugin
+        self._policy = policy
+
+    def order(self, model: str, targets: Sequence[Target], stream: bool, now: float) -> Sequence[Target]:
+        """The same targets, or fewer of them. Raises PluginError."""
+        found = guarded(self.plugin, "order", lambda: tuple(self._policy.order(model, targets, stream, now)))
+        if len(set(found)) != len(found) or not set(found) <= set(targets):
+            # What was not allowed for the model must not come in this way.
+            log.error("plugin %s ordered targets of model %s that are not its own, or one twice", self.plugin, model)
+            raise PluginError(self.plugin, "returned other targets than it was given")
+        return found
+
+    def seen(self, target: Target, stream: bool, seconds: float, now: float) -> None:
+        """Tell it how long an answer took."""
+        with contextlib.suppress(PluginError):
+            guarded(self.plugin, "seen", lambda: self._policy.seen(target, stream, seconds, now))
 
 
 def _positional(hook: pluggy.HookCaller) -> Callable[..., Any]:
@@ -368,6 +393,19 @@ class Plugins:
             span = self._ask_one(record.name, plugin, "relay_lifespan", relay=relay, options=options)
             if span is not None:
                 yield record.name, span
+
+    def orderings(self) -> Sequence[Ordering]:
+        """The policies of all plugins that have one. A plugin that fails to make its own is logged and does without."""
+        found = []
+        for record, plugin in self._loaded():
+            try:
+                policy = self._ask_one(record.name, plugin, "order_targets", options=self.options.get(record.name, {}))
+            except PluginError as error:
+                record.error = error.message
+                continue
+            if policy is not None:
+                found.append(Ordering(record.name, policy))
+        return found
 
     def commands(self, group: click.Group) -> None:
         """Let plugins add commands. One that fails is logged and left out."""

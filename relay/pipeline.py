@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.attempt import Attempt
@@ -11,8 +12,9 @@ from relay.budget import WINDOWS, Budget, dearest
 from relay.call import Call
 from relay.counting import count_tokens
 from relay.dialect import Head
+from relay.dispatch import Course
 from relay.embedding import EmbeddingAttempt
-from relay.errors import NoSuchOperation, NotAllowed, OutOfBudget, RateLimited, RelayError, Unavailable, UpstreamError
+from relay.errors import NoSuchOperation, NotAllowed, OutOfBudget, RateLimited, RelayError, UpstreamError
 from relay.family import Target
 from relay.limits import Limits, Scope
 from relay.outlet import Outlet
@@ -32,6 +34,9 @@ OUTPUT_CEILING = 4096
 """Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
 
 CLAIMS_KEPT = 10_000
+
+ATTEMPTS_HEADER = "x-relay-attempts"
+"""The header that tells how many targets were asked, if it was more than one."""
 
 ATTEMPTS: Mapping[str, type[Attempt]] = {"embeddings": EmbeddingAttempt}
 """How a target is tried, by the operations that are no generation."""
@@ -66,7 +71,8 @@ class Pipeline:
         if budget and not self.relay.ledger.account(call.key.id).knows(call.at):
             await self.relay.open_account(call.key.id, call.at)
         self.reserve(call, model)
-        await self.tries(call, outlet, model.targets)
+        stream = call.head is not None and call.head.stream
+        await self.tries(call, outlet, self.relay.dispatch.course(model, stream, self.relay.clock()))
 
     def admit(self, call: Call) -> PublicModel:
         """The model that is asked for. Raises NoSuchModel, or NotAllowed if it is not for this key."""
@@ -90,32 +96,62 @@ class Pipeline:
                 call.check = ArgumentCheck(tools)
         self._reserve(call, model)
 
-    async def tries(
-        self, call: Call, outlet: Outlet, targets: Iterable[Target], refused: RelayError | None = None
-    ) -> None:
-        """Try these targets in order, until one brings an answer. Raises the last one's refusal."""
-        kind = ATTEMPTS.get(call.operation, Attempt)
-        for target in targets:
-            call.target = target
-            call.attempts += 1
-            try:
-                await kind(self.relay, call, target, outlet).run()
-                return
-            except (UpstreamError, NoSuchOperation) as error:
-                refused = self.judged(call, target, error, refused)
-        if refused is None:
-            raise Unavailable(f"the model {call.head.model if call.head else ''!r} has no target")
-        raise refused
+    async def tries(self, call: Call, outlet: Outlet, course: Course, begun: Attempt | None = None) -> None:
+        """Go the course, until a target brings an answer. Raises the last one's refusal.
 
-    def judged(self, call: Call, target: Target, error: RelayError, before: RelayError | None) -> RelayError:
-        """What is left to say if no other target answers. Raises the error if no other may be tried."""
-        if isinstance(error, UpstreamError):
-            log.info("call %s: %s failed: %s (%s)", call.id, target, error.code, error.upstream_status)
-            if not error.retryable:
-                raise error
-            return error
-        # What another target had to say of the request counts more than that this one cannot be asked.
-        return before or error
+        `begun`: an attempt of the course's target that has sent nothing yet.
+        """
+        call.course = course
+        kind = ATTEMPTS.get(call.operation, Attempt)
+        try:
+            while True:
+                attempt = begun
+                if attempt is None:
+                    target = course.next()
+                    if not isinstance(target, Target):
+                        await asyncio.sleep(target)
+                        continue
+                    call.target = target
+                    call.asked = self.relay.clock()
+                    call.attempts += 1
+                    if call.attempts > 1:
+                        call.headers[ATTEMPTS_HEADER] = str(call.attempts)
+                    attempt = kind(self.relay, call, target, outlet)
+                begun = None
+                try:
+                    await self._timed(attempt, course)
+                    return
+                except (UpstreamError, NoSuchOperation) as error:
+                    self.failed(call, course, error)
+        finally:
+            course.close()
+
+    async def _timed(self, attempt: Attempt, course: Course) -> None:
+        """Run an attempt for as long as the call may take."""
+        try:
+            async with asyncio.timeout(course.left) as course.timeout:
+                await attempt.run()
+                course.answered()
+        except TimeoutError:
+            if course.timeout is None or not course.timeout.expired():
+                raise
+            raise course.late() from None
+
+    def failed(self, call: Call, course: Course, error: RelayError) -> None:
+        """Note that an attempt has failed. Raises the error if no other target may be tried."""
+        if isinstance(error, UpstreamError) and course.target is not None:
+            upstream = course.target.upstream
+            key = f" with key {upstream.key_number}" if upstream.key_number else ""
+            log.info(
+                "call %s: attempt %d at %s%s failed: %s (%s)",
+                call.id,
+                call.attempts,
+                course.target,
+                key,
+                error.code,
+                error.upstream_status,
+            )
+        course.failed(error)
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
         head, dialect = call.head, call.dialect

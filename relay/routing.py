@@ -10,16 +10,63 @@ Names are resolved in this order:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from relay.errors import NoSuchModel
-from relay.family import Model, Target, Upstream, UpstreamRequest
+from relay.family import Model, Target, Upstream
 from relay.limits import Limits
 from relay.pricing import Price
 
-__all__ = ["PublicModel", "Router"]
+__all__ = ["Group", "PublicModel", "Router"]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Targets that share calls by their weights."""
+
+    members: tuple[tuple[Target, ...], ...]
+    """Each target with its variants, one for each key of its upstream."""
+    wheel: tuple[int, ...]
+    """Whose turn it is: places in `members`, each as often as its weight says, and as far apart as possible."""
+
+
+def _wheel(weights: Sequence[int]) -> tuple[int, ...]:
+    """The shortest round in which each gets its share.
+
+    >>> _wheel([3, 1]), _wheel([10, 10])
+    ((0, 0, 1, 0), (0, 1))
+    """
+    common = math.gcd(*weights)
+    due = [0] * len(weights)
+    found = []
+    for _ in range(sum(weights) // common):
+        due = [had + weight // common for had, weight in zip(due, weights, strict=True)]
+        place = due.index(max(due))
+        due[place] -= sum(weights) // common
+        found.append(place)
+    return tuple(found)
+
+
+def _groups(targets: Sequence[Target], weights: Sequence[int]) -> Iterator[Group]:
+    """Neighbours with a weight share; one without stands alone."""
+    sharing: list[tuple[Target, int]] = []
+    for target, weight in zip(targets, weights or [0] * len(targets), strict=True):
+        if weight:
+            sharing.append((target, weight))
+            continue
+        if sharing:
+            yield _shared(sharing)
+            sharing = []
+        yield Group((target.variants(),), (0,))
+    if sharing:
+        yield _shared(sharing)
+
+
+def _shared(sharing: Sequence[tuple[Target, int]]) -> Group:
+    return Group(tuple(target.variants() for target, _ in sharing), _wheel([weight for _, weight in sharing]))
 
 
 @dataclass(slots=True, eq=False)
@@ -36,8 +83,23 @@ class PublicModel:
     """The configured price; it wins over every catalogue."""
     limits: Limits = field(default_factory=Limits)
     configured: bool = False
-    lasting: dict[tuple[str, str, bool], UpstreamRequest] = field(default_factory=dict, repr=False)
-    """What is sent to the first target in each dialect, but for the body, where its family says that it lasts."""
+    weights: tuple[int, ...] = ()
+    """One for each target; 0: it does not share its calls with its neighbours. Empty: nobody shares."""
+    first: Target | None = field(init=False)
+    """The target that every call asks first; None if that differs from call to call."""
+    _groups: tuple[Group, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        target = self.targets[0] if self.targets else None
+        alone = target is not None and not target.upstream.pool and not (self.weights and self.weights[0])
+        self.first = target if alone else None
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The targets in their order; those that share calls together."""
+        if not self._groups:
+            self._groups = tuple(_groups(self.targets, self.weights))
+        return self._groups
 
 
 class Router:

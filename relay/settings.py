@@ -14,9 +14,11 @@ __all__ = [
     "ModelSettings",
     "PluginSettings",
     "PriceSettings",
+    "RoutingSettings",
     "ServerSettings",
     "Settings",
     "StoreSettings",
+    "TargetSettings",
     "ToolSettings",
     "UpstreamSettings",
 ]
@@ -95,6 +97,25 @@ class ToolSettings(msgspec.Struct, frozen=True):
     arguments: Literal["report", "strict", "off"] = "report"
 
 
+class RoutingSettings(msgspec.Struct, frozen=True):
+    """What happens when a target fails, before the first byte has gone to the client."""
+
+    max_attempts: Annotated[int, Meta(ge=1, le=10)] = 2
+    """Times that a call asks the same target, if nothing was sent or the refusal is one that passes; 1: no retries."""
+    deadline_seconds: Seconds = 600.0
+    """Seconds for all attempts of one call: until the answer is there, or the first output of a stream."""
+    backoff_seconds: Seconds = 0.25
+    """Pause before the same target is asked again; each further one is twice as long. Half of it is left to chance."""
+    retry_budget: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """Retries that may be under way at a time, as a share of the calls in flight; three in any case."""
+    failures: Annotated[int, Meta(ge=1, le=1000)] = 5
+    """Failures in a row after which a target is left alone."""
+    cool_down_seconds: Seconds = 5.0
+    """How long it is left alone, unless it says so itself. One call tries it then; if it fails, twice as long."""
+    max_cool_down_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    """The longest time that a target is left alone, whatever it asks for; 0: it is always asked."""
+
+
 class DiscoverySettings(msgspec.Struct, frozen=True):
     """Where upstreams are looked for beside those that are configured."""
 
@@ -126,6 +147,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     """Its address, as far as the family's own paths begin. A known host brings its own."""
     api_key: str = ""
     """Its credential. A known host's usual environment variable is used if there is none here."""
+    api_keys: list[str] = field(default_factory=list)
+    """More credentials: calls take turns with them, and one that is refused or over its limits is left alone."""
     dialects: list[str] | None = None
     """What it speaks natively, if not what its family does."""
     models: list[str] | None = None
@@ -145,6 +168,10 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     connect_timeout: Seconds = 10.0
     first_byte_timeout: Seconds = 300.0
     idle_timeout: Seconds = 120.0
+    retry_statuses: list[Annotated[int, Meta(ge=400, le=599)]] | None = None
+    """Statuses after which it is asked again, if not 408, 429, 500, 502, 503, 504 and 529."""
+    resend: bool = False
+    """Send a request again after the connection was closed without an answer. It may then run, and cost, twice."""
 
 
 class PriceSettings(msgspec.Struct, frozen=True):
@@ -170,11 +197,20 @@ class PriceSettings(msgspec.Struct, frozen=True):
     """USD per call."""
 
 
+class TargetSettings(msgspec.Struct, frozen=True):
+    """A target that shares calls with its neighbours."""
+
+    to: str = ""
+    """`UPSTREAM/MODEL`."""
+    weight: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """Its share of the calls, relative to its neighbours that have a weight; without one it stands alone."""
+
+
 class ModelSettings(msgspec.Struct, frozen=True):
     """A public model name, and where its calls go."""
 
-    targets: list[str] = field(default_factory=list)
-    """`UPSTREAM/MODEL`, in the order in which they are tried."""
+    targets: list[str | TargetSettings] = field(default_factory=list)
+    """`UPSTREAM/MODEL`, in the order in which they are tried; neighbours of the form `{to, weight}` share the calls."""
     owned_by: str = ""
     """Shown in `/v1/models`; empty: the name of the first target's upstream."""
     context_length: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
@@ -198,6 +234,7 @@ class Settings(msgspec.Struct, frozen=True):
     store: StoreSettings = field(default_factory=StoreSettings)
     keys: KeySettings = field(default_factory=KeySettings)
     tools: ToolSettings = field(default_factory=ToolSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
     upstreams: dict[str, UpstreamSettings] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from relay.call import Call
 from relay.dialect import Forward
-from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol
+from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.ir import Loss
@@ -55,7 +55,10 @@ def dropped(losses: Iterable[Loss]) -> str:
 
 def bad_arguments(fault: str) -> RelayError:
     """The error of strict mode: the model's tool call does not fit the tool."""
-    return UpstreamProtocol(fault, code="invalid_tool_arguments")
+    error = UpstreamProtocol(fault, code="invalid_tool_arguments")
+    # Whoever asks decides how well a model can do that.
+    error.blames = False
+    return error
 
 
 class Delivery:
@@ -305,6 +308,9 @@ class Delivery:
 
     def _open(self, *, end: bool = False) -> None:
         """The point of no return: status and headers go out, with whatever was held back, and with the `end`."""
+        course = self.call.course
+        if course is not None:
+            course.answered()
         self.timer.cancel()
         self.opened = True
         headers = {**self.call.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -325,7 +331,8 @@ class Delivery:
 
     def _late(self) -> None:
         """The preamble has taken its time: from here on the client sees that there is somebody."""
-        with contextlib.suppress(ConnectionError):
+        # Too late for that, and the call is being ended.
+        with contextlib.suppress(ConnectionError, UpstreamTimeout):
             self._open()
 
     def _arm(self, seconds: float) -> None:

@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from relay.errors import UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from relay.errors import UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
 from relay.family import Answer, Upstream, UpstreamRequest
 from relay.guard import PERMIT, Forbidden, by_permit, permit_for, refusal
 from relay.version import __version__
@@ -160,5 +160,5 @@ def _failed(error: Exception, upstream: Upstream) -> UpstreamError:
         return UpstreamUnreachable("the upstream cannot be reached")
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
         # It may have run the request before it hung up, so it must not be sent again unasked.
-        return UpstreamProtocol("the upstream closed the connection without an answer")
+        return UpstreamHungUp("the upstream closed the connection without an answer")
     return UpstreamProtocol(f"the upstream's answer is not valid HTTP ({type(error).__name__})")

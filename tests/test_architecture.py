@@ -17,16 +17,17 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "errors ir outlet paths secret settings table toml version store.writer",
+        "errors ir outlet paths retry secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "life throttle config envelope events family fields limits pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing store.keys",
         # What translators are made of; how usage and keys are looked up.
-        "exchange kit store.ring store.spending store.usage",
+        "exchange health kit store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
         "client discovery http1 manager meter schemas store upstream",
+        "dispatch",
         # One request's life, in this order.
         "call catalog middleware skim",
         "stream",

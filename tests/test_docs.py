@@ -40,7 +40,12 @@ FENCE = re.compile(
     r"(?:<!-- runs: (?P<runs>[\w.-]+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
 ALONE = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
-VARIABLES = {"GROQ_API_KEY": "gsk-1", "SECOND_GROQ_KEY": "gsk-2", "WORK_LLM_KEY": "work-1"}
+VARIABLES = {
+    "GROQ_API_KEY": "gsk-1",
+    "SECOND_GROQ_KEY": "gsk-2",
+    "WORK_LLM_KEY": "work-1",
+    "SECOND_WORK_LLM_KEY": "work-2",
+}
 
 
 def page(name: str) -> str:

@@ -19,6 +19,8 @@ from tests.flow.fake import FakeUpstream
 from tests.flow.loops import RelayServer, factories
 
 ALONE = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
+STEADY = "[routing]\nmax_attempts = 1\nmax_cool_down_seconds = 0\n"
+"""For tests of answers: nothing is asked twice, and no failure is held against anybody."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ import anthropic
 import pytest
 from anthropic import AsyncAnthropic
 
-from tests.flow.conftest import Running, Start, openai_config
+from tests.flow.conftest import STEADY, Running, Start, openai_config
 from tests.flow.fake import FakeUpstream, Step, chat_answer, chat_chunk, http, stream
 from tests.flow.test_chat import body_of
 
@@ -320,7 +320,8 @@ async def test_upstream_errors_raise_the_right_class(
 ) -> None:
     body = {"type": "error", "error": {"type": "some_error", "message": "the reason"}}
     upstream.scripts = [http(body, status, retry_after="7")]
-    sdk = connect(await start(native(upstream) if family == "anthropic" else openai_config(upstream)))
+    config = native(upstream) if family == "anthropic" else openai_config(upstream)
+    sdk = connect(await start(config + STEADY))
     for call in (ask, read):
         with pytest.raises(kind) as raised:
             await call(sdk)

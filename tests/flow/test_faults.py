@@ -137,8 +137,8 @@ UNUSABLE: dict[str, tuple[list[Step], int, str]] = {
     "500": (http(b"Internal Server Error", 500, content_type="text/plain"), 502, "upstream_error"),
     "503": (http({"error": {"message": "later"}}, 503, retry_after="7"), 503, "upstream_overloaded"),
     "529": (http({"error": {"message": "overloaded"}}, 529), 503, "upstream_overloaded"),
-    "a closed connection": (["fin"], 502, "upstream_protocol_error"),
-    "a reset": (["rst"], 502, "upstream_protocol_error"),
+    "a closed connection": (["fin"], 502, "upstream_hung_up"),
+    "a reset": (["rst"], 502, "upstream_hung_up"),
     "no HTTP": ([b"SSH-2.0-OpenSSH_9\r\n\r\n", "fin"], 502, "upstream_protocol_error"),
     "a cut body": (
         [b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{", "fin"],

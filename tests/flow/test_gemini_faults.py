@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.genai import errors
 
-from tests.flow.conftest import Start, openai_config
+from tests.flow.conftest import STEADY, Start, openai_config
 from tests.flow.fake import FakeUpstream, chat_chunk, http, stream
 from tests.flow.gemini import DEMO, answer, ask, chunks, connecting, frame, native, post, words
 from tests.flow.test_anthropic_sdk import event, message
@@ -62,7 +62,7 @@ async def test_a_limit_says_when_to_come_back(start: Start, connect: Any) -> Non
 
 
 async def test_an_upstreams_errors_keep_their_words(start: Start, upstream: FakeUpstream, connect: Any) -> None:
-    relay = await start(native(upstream))
+    relay = await start(native(upstream) + STEADY)
     sdk = connect(relay)
     for status, wanted, word in (
         (400, 400, "INVALID_ARGUMENT"),

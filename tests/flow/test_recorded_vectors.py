@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.store import UsageRow
-from tests.flow.conftest import Running, Start
+from tests.flow.conftest import STEADY, Running, Start
 from tests.flow.fake import FakeUpstream, http
 
 pytestmark = pytest.mark.shared
@@ -164,7 +164,7 @@ async def test_geminis_vectors_reach_clients_of_the_other_shape(
 
 @pytest.mark.parametrize("dialect", SHAPES)
 async def test_errors_keep_their_words(start: Start, upstream: FakeUpstream, traffic: Any, dialect: str) -> None:
-    relay = await start(CONFIG.format(url=upstream.url))
+    relay = await start(CONFIG.format(url=upstream.url) + STEADY)
     model = "g" if "gemini" in dialect else "o"
     for exchange in exchanges(traffic, dialect, good=False) if model == "o" else gemini_errors(traffic):
         upstream.scripts = [http(exchange["body"], exchange["status"])]

@@ -27,6 +27,11 @@ environment = false
 local = false
 fallback = false
 
+# Each exchange is an answer of its own: nothing is asked twice, and no failure is held against anybody.
+[routing]
+max_attempts = 1
+max_cool_down_seconds = 0
+
 [upstreams.chat]
 family = "openai"
 base_url = "{url}/v1"
