@@ -1,0 +1,208 @@
+"""Who is let in: by one key in any of its places, looked up by its hash, guessed at no more than a few times."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from relay.store.keys import digest
+from relay.throttle import Throttle, neighbourhood
+from tests.flow.conftest import Start, openai_config
+from tests.flow.fake import FakeUpstream, chat_answer
+from tests.promises.wire import post, wire
+
+STRANGE = [
+    "' OR 1=1--",
+    "'; DROP TABLE keys;--",
+    '" OR ""="',
+    "%",
+    "_",
+    "%%%%%%%%",
+    "sk-relay-%",
+    "sk-relay-' UNION SELECT * FROM keys--",
+    "\\",
+    "${jndi:ldap://x}",
+    "{{7*7}}",
+    "../../etc/passwd",
+    "a b",
+    "sk-relay-\u00e9\u00e8",
+    "\u00ff\u00fe",
+    "\U0001f511",
+    "sk-" + "x" * 7000,
+    "null",
+    "None",
+    "0",
+    "-1",
+    "1e999",
+    ";",
+    "/*",
+    "x'00'",
+    "?",
+    ":name",
+    "@p",
+    "$1",
+    "sk-relay-",
+]
+HEADERS = ("Authorization: Bearer {}", "x-api-key: {}", "api-key: {}", "x-goog-api-key: {}")
+
+
+def lines(secret: str, *headers: str) -> bytes:
+    """A chat request whose key stands in these headers."""
+    own = post("X").replace(b"Authorization: Bearer X\r\n", b"")
+    added = "".join(f"{header.format(secret)}\r\n" for header in headers).encode("utf-8", "surrogateescape")
+    return own.replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" + added)
+
+
+@pytest.mark.promise("A-01")
+@pytest.mark.promise("A-02")
+@pytest.mark.promise("A-15")
+async def test_no_spelling_of_a_key_is_more_than_a_wrong_key(start: Start, upstream: FakeUpstream) -> None:
+    relay = await start(openai_config(upstream) + "    [server]\n    wrong_keys_per_minute = 0\n")
+    statements: list[str] = []
+    # With the values that were bound, as SQLite expands them.
+    await relay.relay.store.ring._reader._connection.set_trace_callback(statements.append)
+    (before,) = await relay.relay.store.keys.all()
+    answers = set()
+    for secret in STRANGE:
+        for header in HEADERS:
+            async with wire(relay) as connection:
+                connection.send(lines(secret, header))
+                answer = await connection.answer()
+                assert answer.status == 401, (secret, header)
+                answers.add((answer.error["code"], answer.error["type"]))
+                assert secret not in answer.body.decode() or len(secret) < 5
+    for header in (
+        "Authorization: Basic c2s6eA==",
+        "Authorization: Bearer",
+        "Authorization: Bearer  ",
+        "Authorization: X",
+    ):
+        async with wire(relay) as connection:
+            connection.send(lines("", header))
+            assert (await connection.answer()).status == 401
+    async with wire(relay) as connection:
+        connection.send(lines("x" * 9000, "Authorization: Bearer {}"))
+        assert (await connection.answer()).status in (401, 431)
+    assert answers == {("invalid_api_key", "authentication_error")}, "all of one shape"
+    assert await relay.relay.store.keys.all() == [before]
+    assert upstream.seen == []
+    assert await relay.rows() == []
+    asked = "\n".join(statements).lower()
+    assert asked.count(" digest = x'") >= len(STRANGE) - 5, "looked up by hash"
+    for secret in STRANGE:
+        if len(secret) > 4:
+            assert secret.lower() not in asked
+
+
+@pytest.mark.promise("A-10")
+async def test_a_key_is_the_same_in_each_of_its_places_and_two_are_none(start: Start, upstream: FakeUpstream) -> None:
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    async with wire(relay) as connection:
+        for header in (*HEADERS, "authorization: bearer {}", "Authorization: BEARER {}"):
+            connection.send(lines(relay.key, header))
+            assert (await connection.answer()).status == 200, header
+        connection.send(lines(relay.key, *HEADERS))
+        assert (await connection.answer()).status == 200, "the same four times"
+        for header in HEADERS[1:]:
+            for pair in ((HEADERS[0], header.format("sk-other")), (header, "Authorization: Bearer sk-other")):
+                connection.send(lines(relay.key, *pair))
+                assert (await connection.answer()).status == 401
+    assert len(upstream.seen) == 7
+
+
+@pytest.mark.promise("A-17")
+async def test_whoever_guesses_has_to_wait_and_nobody_else_has(start: Start, upstream: FakeUpstream) -> None:
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream) + "    [server]\n    wrong_keys_per_minute = 20\n")
+    looked: list[Any] = []
+    ring = relay.relay.store.ring
+    lookup = ring.lookup
+
+    async def counted(token: str) -> Any:
+        looked.append(token)
+        return await lookup(token)
+
+    ring.lookup = counted  # type: ignore[method-assign]
+    async with wire(relay) as connection:
+        connection.send(post(relay.key))
+        assert (await connection.answer()).status == 200
+        looked.clear()
+        statuses = []
+        for number in range(50):
+            connection.send(post(f"sk-relay-wrong-key-number-{number}"))
+            said = await connection.answer()
+            statuses.append(said.status)
+        assert statuses == [401] * 20 + [429] * 30
+        assert len(looked) == 20, "nothing is looked up for those who have to wait"
+        assert said.error["code"] == "too_many_unknown_keys"
+        assert 1 <= int(said.headers["retry-after"]) <= 3
+        connection.send(post(relay.key))
+        assert (await connection.answer()).status == 200, "a key that is known already"
+    later = relay.relay.clock() + 3.1
+    relay.relay.clock = lambda: later
+    async with wire(relay) as connection:
+        connection.send(post("sk-relay-one-more"))
+        assert (await connection.answer()).status == 401, "after as long as was said"
+    _, other = await relay.relay.store.keys.create("other")
+    # From another address, which is the same machine here.
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.server.port, local_addr=("127.0.0.9", 0))
+    writer.write(post(other))
+    assert b" 200 " in await reader.readline()
+    writer.close()
+
+
+@pytest.mark.promise("A-17")
+def test_an_address_may_fail_as_often_as_allowed_and_that_often_again_each_minute() -> None:
+    throttle = Throttle(6)
+    now = 1000.0
+    for _ in range(6):
+        assert throttle.wait("a", now) == 0
+        throttle.failed("a", now)
+    assert throttle.wait("a", now) == pytest.approx(10)
+    assert throttle.wait("a", now + 9.9) > 0
+    assert throttle.wait("a", now + 10) == 0
+    assert throttle.wait("b", now) == 0
+    assert throttle.wait("a", now - 100) > 0, "a clock that went back forgives nothing"
+    assert Throttle(0).wait("a", now) == 0
+
+
+@pytest.mark.promise("A-17")
+@pytest.mark.promise("L-14")
+def test_the_table_of_offenders_is_bounded_and_a_subscriber_is_one_of_them() -> None:
+    throttle = Throttle(3, kept=100)
+    for number in range(5000):
+        throttle.failed(str(number), 0.0)
+    assert len(throttle) == 100
+    places = {neighbourhood(f"2001:db8:1:2:{number:x}::1") for number in range(100)}
+    assert places == {"2001:db8:1:2::/64"}
+    assert neighbourhood("::ffff:10.0.0.1") == neighbourhood("10.0.0.1") == "10.0.0.1"
+    assert neighbourhood("fe80::1%eth0") == "fe80::/64"
+    assert neighbourhood("") == ""
+
+
+@pytest.mark.promise("A-17")
+def test_no_window_lets_more_through_than_allowed() -> None:
+    chance = random.Random(7)
+    throttle, allowance, now = Throttle(30), 30, 0.0
+    passed: list[float] = []
+    for _ in range(20_000):
+        now += chance.expovariate(5)
+        if not throttle.wait("a", now):
+            throttle.failed("a", now)
+            passed.append(now)
+    for begin in range(0, len(passed), 50):
+        for width in (1, 60, 600):
+            inside = sum(passed[begin] <= moment < passed[begin] + width for moment in passed[begin : begin + 2000])
+            assert inside <= allowance + allowance * width / 60 + 1
+
+
+@pytest.mark.promise("A-16")
+def test_secrets_are_compared_by_their_hashes_only() -> None:
+    one, other = digest("sk-relay-a"), digest("sk-relay-b")
+    assert len(one) == len(other) == 32
+    assert one != other
+    assert digest("\udcff\udcfe"), "bytes that are no text have a hash, too"
