@@ -8,6 +8,7 @@ in one of the forms that carry an IPv4 address inside.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -16,10 +17,21 @@ from typing import Any, TypeAlias
 
 from aiohappyeyeballs import start_connection
 
-from relay.errors import UpstreamUnreachable
+from relay.errors import Unavailable, UpstreamUnreachable
 from relay.family import Upstream, is_loopback
 
-__all__ = ["Forbidden", "PERMIT", "Permit", "by_permit", "connected", "permit_for", "refusal", "verdict"]
+__all__ = [
+    "EXHAUSTED",
+    "PERMIT",
+    "Forbidden",
+    "Permit",
+    "by_permit",
+    "connected",
+    "exhausted",
+    "permit_for",
+    "refusal",
+    "verdict",
+]
 
 AddrInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -45,6 +57,8 @@ PRIVATE = tuple(
     )
 )
 """Where only those upstreams are that say so."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Faults of this process, or of its machine."""
 LOCAL_ENDS = (".local", ".lan", ".home", ".internal", ".intranet", ".corp", ".home.arpa", ".localdomain", ".svc")
 """Ends of names that mean nothing outside of a private network."""
 
@@ -149,6 +163,11 @@ def by_permit(info: Any) -> socket.socket:
     if permit is None:
         raise Forbidden("nobody said where this connection may lead")
     return judged_socket(permit)(info)
+
+
+def exhausted() -> Unavailable:
+    """What callers are told when this process has no descriptors left: no upstream is to blame for that."""
+    return Unavailable("the relay has too many connections open", code="overloaded", retry_after=1.0)
 
 
 def refusal(error: Forbidden) -> UpstreamUnreachable:

@@ -25,7 +25,7 @@ from relay.connection import Connection
 from relay.errors import UpstreamProtocol, UpstreamUnreachable
 from relay.exchange import Exchange, Origin, Way
 from relay.family import Upstream, UpstreamRequest
-from relay.guard import Forbidden, connected, permit_for, refusal
+from relay.guard import EXHAUSTED, Forbidden, connected, exhausted, permit_for, refusal
 from relay.proxies import Proxy, proxy_for
 from relay.version import __version__
 
@@ -182,6 +182,8 @@ class Http1Transport:
             log.error("upstream %s: %s", upstream.name, error)
             raise refusal(error) from error
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise exhausted() from error
             raise UpstreamUnreachable("the upstream cannot be reached") from error
 
     async def _connect(self, origin: Origin, proxy: Proxy | None, upstream: Upstream) -> Connection:

@@ -18,9 +18,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from relay.errors import UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
+from relay.errors import (
+    RelayError,
+    UpstreamError,
+    UpstreamHungUp,
+    UpstreamProtocol,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from relay.family import Answer, Upstream, UpstreamRequest
-from relay.guard import PERMIT, Forbidden, by_permit, permit_for, refusal
+from relay.guard import EXHAUSTED, PERMIT, Forbidden, by_permit, exhausted, permit_for, refusal
 from relay.version import __version__
 
 __all__ = ["AiohttpTransport"]
@@ -150,9 +157,11 @@ def _late(error: TimeoutError, upstream: Upstream) -> UpstreamError:
     return UpstreamTimeout(f"the upstream did not answer within {upstream.first_byte_timeout:g} seconds")
 
 
-def _failed(error: Exception, upstream: Upstream) -> UpstreamError:
+def _failed(error: Exception, upstream: Upstream) -> RelayError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.CertificateError):
         return UpstreamUnreachable("the upstream's TLS certificate is not valid")
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return exhausted()
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, Forbidden):
         log.error("upstream %s: %s", upstream.name, error.os_error)
         return refusal(error.os_error)

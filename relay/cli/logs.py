@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 __all__ = ["Complaints", "Logs", "logging_to"]
 
-MOST = 10_000
-"""Lines that wait at most."""
+MOST = 1_048_576
+"""Bytes that wait at most."""
 AT_ONCE = 4096
 """Bytes that a pipe takes whole whenever it takes any."""
 PATIENCE = 0.5
@@ -58,6 +58,8 @@ class Logs(logging.Handler):
         self._some = threading.Event()
         self._ending = False
         self._told = 0
+        # Each is changed by one side only: by whoever emits, under the handler's lock, and by the thread.
+        self._came = self._went = 0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -75,9 +77,10 @@ class Logs(logging.Handler):
         if self._thread is None:
             if not self._put(line, wait=False):
                 self.lost += 1
-        elif len(self._lines) >= MOST:
+        elif self._came - self._went + len(line) > MOST:
             self.lost += 1
         else:
+            self._came += len(line)
             self._lines.append(line)
             self._some.set()
 
@@ -88,7 +91,7 @@ class Logs(logging.Handler):
             while self._lines:
                 if not self._put(self._lines[0], wait=True):
                     self.lost += 1
-                self._lines.popleft()
+                self._went += len(self._lines.popleft())
                 if self._ending and self._stuck():
                     return
             if self.lost > self._told:
@@ -154,6 +157,9 @@ class Complaints:
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log one complaint."""
         error = context.get("exception")
+        if isinstance(error, ValueError) and "_start_serving" in context.get("message", ""):
+            # asyncio tries once more to listen, a second after descriptors ran out, and has been stopped meanwhile.
+            return
         if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
             loop.default_exception_handler(context)
         elif loop.time() >= self._quiet_until:

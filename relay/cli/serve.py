@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ __all__ = ["serve"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: beyond that, clients that come all at once are kept waiting for seconds."""
+ACCEPTS = 64
 MODELS_SHOWN = 6
 MOST_WORKERS = 64
 LIMITS_SHOWN = 4
@@ -193,9 +196,10 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         await lifetime.reload()
     runner = RelayRunner(app, shutdown_timeout=LAST_SECONDS)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, reuse_port=place is not None, backlog=BACKLOG)
+    site = web.TCPSite(runner, host, port, reuse_port=place is not None, backlog=_accepted_at_once())
     try:
         await site.start()
+        _lengthen(site)
     except OSError as error:
         await runner.cleanup()
         fail(f"cannot listen on {host}:{port}: {error.strerror or error}")
@@ -244,6 +248,21 @@ async def _is_unused(relay: Relay, host: str) -> bool:
             "make a key first (relay keys create NAME)"
         )
     return True
+
+
+def _accepted_at_once() -> int:
+    """Connections that the event loop accepts in one turn, which asyncio takes to be the length of the queue as well.
+
+    Each of them is tried, and complained of, even if there are no descriptors left.
+    """
+    return ACCEPTS if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop) else BACKLOG
+
+
+def _lengthen(site: web.TCPSite) -> None:
+    """Give the queue its length where the event loop was told of a shorter one."""
+    for listening in getattr(site._server, "sockets", ()):
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(BACKLOG)
 
 
 def _url(runner: web.AppRunner) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from relay import guard
 from relay.guard import Permit, verdict
-from tests.flow.conftest import Start
+from tests.flow.conftest import Running, Start
 from tests.flow.fake import FakeUpstream, chat_answer, http
 from tests.flow.loops import LOOP
 
@@ -252,3 +254,32 @@ async def test_no_redirect_is_followed(start: Start, upstream: FakeUpstream, tra
         assert decoy.seen == []
     finally:
         await decoy.stop()
+
+
+@TRANSPORTS
+@pytest.mark.promise("F-16")
+async def test_no_upstream_is_blamed_for_descriptors_that_ran_out_here(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    upstream.scripts = [chat_answer()]
+    relay = await start(config(upstream, "127.0.0.1", transport))
+
+    def none_left(permit: Permit) -> Callable[[Any], socket.socket]:
+        def made(info: Any) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        return made
+
+    with monkeypatch.context() as short:
+        short.setattr(guard, "judged_socket", none_left)
+        # The connection over which the models were listed is still there; two at once need another.
+        upstream.scripts = [[0.2, *chat_answer()]]
+        answers = await asyncio.gather(*(asked(relay) for _ in range(3)))
+        assert (503, "overloaded") in answers
+    assert await asked(relay) == (200, None), "nothing cools down"
+
+
+async def asked(relay: Running) -> tuple[int, str | None]:
+    async with relay.chat() as response:
+        body = await response.json()
+        return response.status, body["error"]["code"] if "error" in body else None
