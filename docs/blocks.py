@@ -114,6 +114,7 @@ TABLES = (
     ("[server]", settings.ServerSettings),
     ("[store]", settings.StoreSettings),
     ("[keys]", settings.KeySettings),
+    ("[keys.budget]", settings.BudgetSettings),
     ("[tools]", settings.ToolSettings),
     ("[routing]", settings.RoutingSettings),
     ("[discovery]", settings.DiscoverySettings),
@@ -128,10 +129,11 @@ def settings_block() -> str:
     said = notes(settings)
     comments = example_comments()
     parts = []
+    tables = dict(TABLES)
     for name, struct in TABLES:
         rows = []
         for field in msgspec.structs.fields(struct):
-            if struct is settings.ModelSettings and field.name == "price":
+            if f"[{name.strip('[]')}.{field.name}]" in tables:
                 continue
             meaning = said.get((struct.__name__, field.name)) or comments.get((name.strip("[]"), field.name), "")
             rows.append((code(field.name), kind(field.type), default(field), meaning))

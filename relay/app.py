@@ -24,6 +24,7 @@ from relay.errors import RelayError, Unavailable, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
 from relay.gate import Guard
 from relay.http1 import Http1Transport
+from relay.ir import Usage
 from relay.life import Life
 from relay.limits import Limiter
 from relay.manager import Plugins, guarded
@@ -34,7 +35,7 @@ from relay.paths import database_path
 from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.routing import Router
-from relay.store import Store, UsageRow
+from relay.store import Open, Store, StoreError, UsageRow
 from relay.throttle import Throttle
 from relay.upstream import AiohttpTransport
 from relay.views import add_routes
@@ -260,30 +261,74 @@ class Relay:
         if self.dispatch.orderings and target is not None and call.first_byte is not None and head is not None:
             asked = call.started if call.asked is None else call.asked
             self.dispatch.seen(target, head.stream, call.first_byte - asked)
-        self.store.usage.put(
-            UsageRow(
-                request_id=call.id,
-                at=call.at,
-                key_id=call.key.id,
-                operation=call.operation,
-                model=call.model.id if call.model is not None else None,
-                upstream=target.upstream.name if target is not None else None,
-                target_model=target.model if target is not None else None,
-                family=target.upstream.family if target is not None else None,
-                dialect=call.dialect.name if call.dialect is not None else None,
-                stream=head.stream if head is not None else False,
-                status=call.status,
-                outcome=call.outcome,
-                usage_source=call.usage_source,
-                usage=usage,
-                price=call.price,
-                cost=call.cost,
-                first_byte_ms=None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
-                duration_ms=round((now - call.started) * 1000),
-                attempts=call.attempts,
-                error_code=call.error_code,
-                tools=call.tools,
-            )
+        row = UsageRow(
+            request_id=call.id,
+            at=call.at,
+            key_id=call.key.id,
+            operation=call.operation,
+            model=call.model.id if call.model is not None else None,
+            upstream=target.upstream.name if target is not None else None,
+            target_model=target.model if target is not None else None,
+            family=target.upstream.family if target is not None else None,
+            dialect=call.dialect.name if call.dialect is not None else None,
+            stream=head.stream if head is not None else False,
+            status=call.status,
+            outcome=call.outcome,
+            usage_source=call.usage_source,
+            usage=usage,
+            price=call.price,
+            cost=call.cost,
+            first_byte_ms=None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
+            duration_ms=round((now - call.started) * 1000),
+            attempts=call.attempts,
+            error_code=call.error_code,
+            tools=call.tools,
+            place=call.place,
+        )
+        if self.store.journal is not None:
+            self.store.journal.over(row)
+        self.store.usage.put(row)
+
+    async def settle_crashed(self) -> None:
+        """Give the calls that an earlier process left open their rows: charged as they were estimated."""
+        journal = self.store.journal
+        if journal is None:
+            return
+        rows = [self._crashed(call) for call in journal.left()]
+        try:
+            await self.store.usage.restore(rows)
+        except (sqlite3.Error, StoreError) as error:
+            log.error("%d calls of a process that crashed cannot be recorded before the next start: %s", len(rows), error)
+            return
+        journal.settled()
+        if rows:
+            log.warning("%d calls of a process that crashed were recorded as they were estimated", len(rows))
+
+    def _crashed(self, call: Open) -> UsageRow:
+        known = None if call.input is None and call.output is None else Usage(call.input, call.output)
+        charged, price = call.cost, None
+        if charged is None and known is not None and call.model is not None:
+            try:
+                model = self.router.resolve(call.model)
+            except RelayError:
+                model = None
+            if model is not None:
+                price = model.price or next(filter(None, map(self.target_price, model.targets)), None)
+            charged = None if price is None else cost(known, price)
+        return UsageRow(
+            request_id=call.request_id,
+            at=call.at,
+            key_id=call.key_id,
+            operation=call.operation,
+            model=call.model,
+            stream=call.stream,
+            status=call.status,
+            outcome=call.outcome,
+            usage_source=call.source,
+            usage=known,
+            price=price,
+            cost=charged,
+            error_code="crashed" if call.outcome == "crashed" else None,
         )
 
     async def open_account(self, key: int, at: int) -> None:
@@ -331,10 +376,13 @@ async def create_app(
     """The application of one relay. Raises ConfigError, Contradiction or StoreError before anything is served."""
     plugins = plugins or load_plugins(config.settings)
     catalog = await read_catalog(config, plugins)
-    store = await Store.open(database or configured_database(config), watch=True)
+    store = await Store.open(
+        database or configured_database(config), watch=True, journal=config.settings.store.journal
+    )
     if transport is None:
         transport = Http1Transport() if config.settings.server.transport == "relay" else AiohttpTransport()
     relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)
+    await relay.settle_crashed()
     app = web.Application(
         middlewares=[errors, Guard(relay).middleware()],
         client_max_size=config.settings.server.max_body_mb * 1024 * 1024,

@@ -36,6 +36,8 @@ class Call:
     model: PublicModel | None = None
     target: Target | None = None
     reservation: Reservation | None = None
+    place: int = -1
+    """Where the journal of calls in flight has it; -1: it has not."""
     hold: Hold | None = None
     """What is set aside of the key's budget; None if it has none."""
     check: ArgumentCheck | None = None

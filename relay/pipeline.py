@@ -158,7 +158,8 @@ class Pipeline:
         if head is None or dialect is None:
             raise AssertionError("the head was read")
         wanted = head.max_output or OUTPUT_GUESS
-        tokens = head.input_estimate + (wanted if wanted < OUTPUT_CEILING else OUTPUT_CEILING) * head.choices
+        output = (wanted if wanted < OUTPUT_CEILING else OUTPUT_CEILING) * head.choices
+        tokens = head.input_estimate + output
         relay = self.relay
         now = relay.clock()
         _, _, scopes, budget = self._claims(call.key, model)
@@ -174,6 +175,12 @@ class Pipeline:
             raise
         if account is not None:
             call.hold = account.hold(amount, call.at)
+        journal = relay.store.journal
+        if journal is not None:
+            call.place = journal.begin(
+                call.id, call.operation, model.id, call.key.id, call.at, head.input_estimate, output,
+                amount if account is not None else -1, head.stream,
+            )
         call.headers.update(dialect.limit_headers(*call.reservation.views()))
 
     def _dearest(self, key: Key, model: PublicModel, head: Head) -> int:

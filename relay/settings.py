@@ -64,6 +64,8 @@ class StoreSettings(msgspec.Struct, frozen=True):
 
     path: str = ""
     """Empty: `i8relay/relay.db` in the user's data folder."""
+    journal: bool = True
+    """Keep the calls in flight in a file beside the database, so that each has its row even after `kill -9`."""
 
 
 class BudgetSettings(msgspec.Struct, frozen=True):

@@ -9,11 +9,13 @@ await store.close()
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
 
 from relay.store.database import Database, StoreError
+from relay.store.journal import Journal, Open
 from relay.store.keys import Key, Keys, Limits
 from relay.store.ring import KeyRing
 from relay.store.spending import Spending
@@ -24,7 +26,9 @@ __all__ = [
     "Key",
     "KeyRing",
     "Keys",
+    "Journal",
     "Limits",
+    "Open",
     "Outcome",
     "ReportRow",
     "Spending",
@@ -36,6 +40,17 @@ __all__ = [
 ]
 
 
+log = logging.getLogger(__name__)
+
+
+def _journal(path: Path) -> Journal | None:
+    try:
+        return Journal.open(path)
+    except OSError as error:
+        log.error("calls in flight are not kept, and a crash would lose them: %s", error)
+        return None
+
+
 class Store:
     """The open database: `keys` to manage them, `ring` to look them up while serving, `usage` for rows and reports."""
 
@@ -45,12 +60,15 @@ class Store:
         self.ring = ring
         self.usage = usage
         self.spending = spending
+        self.journal = usage.journal
+        """The calls in flight; None unless they are kept."""
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str], *, watch: bool = False) -> Store:
+    async def open(cls, path: str | os.PathLike[str], *, watch: bool = False, journal: bool = False) -> Store:
         """Open the database, making it first if there is none, and bring its schema up to date.
 
         `watch` keeps `ring` up to date with changes made by other processes; serving needs it, commands do not.
+        `journal` keeps the calls in flight in a file beside the database.
         Raises StoreError, whose message is for people.
         """
         database = await Database.open(Path(path))
@@ -65,11 +83,21 @@ class Store:
         except BaseException:
             await database.close()
             raise
-        return cls(database, Keys(database, ring.refresh), ring, UsageTable(database), Spending(reader))
+        return cls(
+            database,
+            Keys(database, ring.refresh),
+            ring,
+            UsageTable(database, journal=_journal(database.path) if journal else None),
+            Spending(reader),
+        )
 
     async def close(self, within: float = 10.0) -> None:
         """Store the rows that wait, for at most `within` seconds, and close the file. May be called twice."""
         await self.usage.close(within)
+        if self.journal is not None:
+            # A call that ends later finds none any more.
+            self.journal.close()
+            self.journal = self.usage.journal = None
         await self.ring.close()
         await self.database.close()
 

@@ -11,20 +11,18 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import aiosqlite
 
 from relay.ir import Usage
 from relay.pricing import Price, Rates, Tier
 from relay.store.database import Database, StoreError
+from relay.store.journal import Journal, Outcome, UsageSource
 from relay.store.keys import now_ms
 from relay.store.writer import Writer
 
 __all__ = ["GROUPS", "Outcome", "ReportRow", "UsageRow", "UsageSource", "UsageTable"]
-
-Outcome: TypeAlias = Literal["ok", "client_abort", "upstream_cut", "upstream_error", "timeout", "rejected", "shutdown"]
-UsageSource: TypeAlias = Literal["provider", "partial", "estimate", "cache", "none"]
 
 LARGEST = 10**14
 """Counts and costs above this are stored as this: no real call gets near, and sums stay within 64 bits."""
@@ -68,6 +66,8 @@ class UsageRow:
     error_code: str | None = None
     tools: Literal["valid", "invalid"] | None = None
     """Whether the tool calls in the answer fit their schemas; None: there were none, or it was not checked."""
+    place: int = field(default=-1, compare=False)
+    """Where the journal has the call; -1: it has not. Not stored."""
     id: int = field(default=0, compare=False)
     """The row's number in the store, set when it is read; later rows have higher ones."""
 
@@ -81,7 +81,7 @@ class UsageRow:
         return values
 
 
-_ROW_FIELDS = tuple(item.name for item in fields(UsageRow))
+_ROW_FIELDS = tuple(item.name for item in fields(UsageRow) if item.name != "place")
 
 COUNTS = (
     "input",
@@ -215,8 +215,9 @@ class UsageTable:
     Reading raises StoreError.
     """
 
-    def __init__(self, database: Database, *, capacity: int | None = None) -> None:
+    def __init__(self, database: Database, *, capacity: int | None = None, journal: Journal | None = None) -> None:
         self._database = database
+        self.journal = journal
         self.writer: Writer[UsageRow] = Writer(self._store, **({} if capacity is None else {"capacity": capacity}))
         """The queue to the disk; it knows how many rows wait and how many were lost."""
         self._words: dict[str, int] = {}
@@ -267,10 +268,18 @@ class UsageTable:
                     pass
 
         await self._database.write(work)
+        if self.journal is not None:
+            self.journal.stored(rows)
         # Only now: a transaction that was rolled back takes its numbers with it.
         _remember(self._words, words)
         _remember(self._prices, prices)
         _remember(self._used, used)
+
+    async def restore(self, rows: Iterable[UsageRow]) -> None:
+        """Store those of these rows that are not there. Raises StoreError or sqlite3.Error."""
+        missing = [row for row in rows if await self.row(row.request_id) is None]
+        for start in range(0, len(missing), MOST):
+            await self._store(missing[start : start + MOST])
 
     def _last_used(self, rows: Iterable[UsageRow]) -> dict[int, int]:
         """Keys whose time of use is worth writing: it moved by a minute since the last time."""
