@@ -28,6 +28,7 @@ from relay.ir import Usage
 from relay.life import Life
 from relay.limits import Limiter
 from relay.manager import Plugins, guarded
+from relay.memory import Memory
 from relay.meter import settled
 from relay.middleware import errors, finish_headers
 from relay.origins import Origins
@@ -93,6 +94,8 @@ class Relay:
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
+        kept = config.settings.memory
+        self.memory = Memory(kept.megabytes * 1024 * 1024, kept.hours * 3600, clock=wall) if kept.megabytes else None
         self.ledger = Ledger()
         server = self.settings.server
         self.origins = Origins(server.host, server.hosts, server.origins)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from relay.call import Call
-from relay.dialect import Forward
+from relay.dialect import Forward, Head
 from relay.errors import (
     PluginError,
     RelayError,
@@ -80,6 +80,8 @@ class Attempt:
         self.native = self.dialect.name in target.upstream.dialects
         self.speaks = self.dialect.name if self.native else ""
         """The dialect in which the upstream is asked; empty for its family's own format."""
+        self.remembers = self.native and call.head.has_tools and bool(target.upstream.options.get("reasoning_memory"))
+        """Whether this upstream wants its reasoning back from clients of its own dialect, who may have dropped it."""
         # What an earlier attempt saw was never shown to the client and is not billed.
         call.count = None
 
@@ -135,7 +137,8 @@ class Attempt:
         losses = self.call.losses
         losses.clear()
         if self.native:
-            forward = self.dialect.forward(self.head, self.target)
+            head = self._reminded() if self.remembers else self.head
+            forward = self.dialect.forward(head, self.target)
             losses += forward.losses
         else:
             forward = Forward(self._translated(losses))
@@ -147,7 +150,26 @@ class Attempt:
 
     def _translated(self, losses: list[Loss]) -> bytes:
         """The request in the family's own format."""
-        return self.family.translate_request(self.call.request, self.target, losses)
+        request, memory = self.call.request, self.relay.memory
+        if memory is not None and self.head.has_tools:
+            request = memory.restored(self.call.key.id, self.target.upstream.name, request)
+        return self.family.translate_request(request, self.target, losses)
+
+    def _reminded(self) -> Head:
+        """What passes through, with the reasoning that its client dropped and its upstream wants back."""
+        memory, owner, upstream = self.relay.memory, self.call.key.id, self.target.upstream.name
+        if memory is None:
+            return self.head
+        return guarded(
+            f"dialect {self.dialect.name}",
+            "remind",
+            lambda: self.dialect.remind(self.head, lambda call: memory.thoughts(owner, upstream, call)),
+        )
+
+    def _keep(self, response: Response) -> None:
+        """Remember what the model thought before it called tools."""
+        if self.relay.memory is not None and self.head.has_tools and (self.remembers or not self.native):
+            self.relay.memory.keep(self.call.key.id, self.target.upstream.name, response)
 
     async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
         """What to send, once the plugin is ready to say."""
@@ -180,7 +202,7 @@ class Attempt:
         call = self.call
         meter = call.count = Meter()
         response = None
-        if self.native and call.check is None:
+        if self.native and call.check is None and not self.remembers:
             # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
             try:
                 usage = self.family.meter_response(self.target, headers, body, self.speaks)
@@ -195,6 +217,7 @@ class Attempt:
             if response is not None:
                 meter.whole(response)
                 self._check(meter)
+                self._keep(response)
                 if not self.native:
                     call.losses += answer_losses(unfold(response), self.dialect.name, self.dialect.capacity)
         call.first_byte = self.relay.clock()
@@ -233,7 +256,8 @@ class Attempt:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
-        if native:
+        remembers = self.head.has_tools and self.relay.memory is not None and (self.remembers or not native)
+        if native and not self.remembers:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
             if self.call.check is not None:
                 # Calls of tools are put together to be judged; all else of the stream need not be read for that.
@@ -253,6 +277,7 @@ class Attempt:
             native=native,
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,
+            keep=self._keep if remembers else None,
         )
         return delivery
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
-from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, Loss, LossKind, Request, Response, Tool
+from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, Loss, LossKind, Request, Response, Thinking, Tool
 from relay.limits import View, duration
 
 __all__ = ["Dialect", "EmbeddingDialect", "Forward", "Head", "Route", "StreamFilter"]
@@ -138,6 +138,14 @@ class Dialect(ABC):
             headers["x-ratelimit-remaining-tokens"] = str(remaining)
             headers["x-ratelimit-reset-tokens"] = duration(reset)
         return headers
+
+    def remind(self, head: Head, recall: Callable[[str], Sequence[Thinking]]) -> Head:
+        """The head with the reasoning that its client dropped, for an upstream of this dialect that wants it back.
+
+        `recall` tells what preceded a tool's call, by its id, as far as it is known. The very same head if nothing is
+        missing.
+        """
+        return head
 
     # Asked only of dialects that have such routes, or claim such requests.
 

@@ -11,6 +11,7 @@ __all__ = [
     "BudgetSettings",
     "DiscoverySettings",
     "KeySettings",
+    "MemorySettings",
     "ModelSettings",
     "PluginSettings",
     "PriceSettings",
@@ -66,6 +67,15 @@ class StoreSettings(msgspec.Struct, frozen=True):
     """Empty: `i8relay/relay.db` in the user's data folder."""
     journal: bool = True
     """Keep the calls in flight in a file beside the database, so that each has its row even after `kill -9`."""
+
+
+class MemorySettings(msgspec.Struct, frozen=True):
+    """Reasoning that clients drop: kept in the process until the next turn, for the upstream that it came from."""
+
+    megabytes: Annotated[int, Meta(ge=0, le=4096)] = 16
+    """What is kept at most, the oldest going first; 0: nothing is."""
+    hours: Annotated[float, Meta(gt=0, le=8760)] = 24.0
+    """How long."""
 
 
 class BudgetSettings(msgspec.Struct, frozen=True):
@@ -238,6 +248,7 @@ class Settings(msgspec.Struct, frozen=True):
     tools: ToolSettings = field(default_factory=ToolSettings)
     routing: RoutingSettings = field(default_factory=RoutingSettings)
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     plugins: PluginSettings = field(default_factory=PluginSettings)
     upstreams: dict[str, UpstreamSettings] = field(default_factory=dict)
     models: dict[str, ModelSettings] = field(default_factory=dict)

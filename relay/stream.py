@@ -23,7 +23,8 @@ from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
-from relay.ir import Loss
+from relay.fold import Fold
+from relay.ir import Loss, Response
 from relay.lost import answer_losses
 from relay.meter import Meter
 from relay.outlet import Outlet
@@ -80,6 +81,7 @@ class Delivery:
         native: bool,
         plugin: str,
         secret: Secret | None = None,
+        keep: Callable[[Response], None] | None = None,
     ) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("a delivery follows the reading of the head")
@@ -98,6 +100,9 @@ class Delivery:
         call.count = self.meter
         self.encoder = None if native else call.dialect.stream_encoder(call.head)
         self.strict = call.check is not None and relay.strict_tools(call)
+        self.keep = keep
+        """Who is given the complete answer, put together; nobody where nobody needs it."""
+        self.fold = None if keep is None else Fold()
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.held: list[bytes] = []
@@ -245,6 +250,8 @@ class Delivery:
             self._broken(error)
             return []
         self.meter.add(events)
+        if self.fold is not None:
+            self.fold.add(events)
         return events
 
     def _broken(self, error: Exception | None = None) -> None:
@@ -286,6 +293,8 @@ class Delivery:
                 self._check()
         if self.call.check is not None and self.call.tools is None:
             self._judge()
+        if self.keep is not None and self.fold is not None:
+            self.keep(self.fold.response())
         data = self.rest
         if self.encoder is not None:
             data += self.encoder.encode(events) if events else b""

@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir outlet paths retry secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "life throttle config envelope events family fields limits pricing store.database",
+        "life throttle config envelope events family fields limits memory pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing store.journal store.keys",

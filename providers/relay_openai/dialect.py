@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from relay import Dialect, Forward, Head, Route, Target
 from relay.errors import RelayError
 from relay.events import StreamEncoder
-from relay.ir import Capacity, Request, Response, Tool
+from relay.ir import Capacity, Request, Response, Thinking, Tool
 from relay.kit import dumps, splice_model
 from relay_openai.body import (
     estimate_input,
@@ -24,6 +25,7 @@ from relay_openai.body import (
 )
 from relay_openai.encoder import ChatEncoder, error_body
 from relay_openai.metering import asks_for_usage, metered
+from relay_openai.reminder import reminded
 from relay_openai.request import parse_function, parse_request, parse_tool
 from relay_openai.response import encode_response
 from relay_openai.shapes import CAPACITY
@@ -83,6 +85,14 @@ class OpenAIChat(Dialect):
         """The caller's bytes, but for the model's name and the wish to count tokens."""
         body = splice_model(head.raw, head.data, target.model)
         return metered(body, head, target) if head.stream else Forward(body)
+
+    def remind(self, head: Head, recall: Callable[[str], Sequence[Thinking]]) -> Head:
+        """Reasoning stands beside the calls of tools that it led to, as text under a name of the host's own."""
+        messages = [reminded(message, recall) for message in head.data["messages"]]
+        if all(new is old for new, old in zip(messages, head.data["messages"], strict=True)):
+            return head
+        data = {**head.data, "messages": messages}
+        return replace(head, data=data, raw=dumps(data))
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, in the new and in the old form."""

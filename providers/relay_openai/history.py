@@ -12,8 +12,8 @@ from relay.errors import Unsupported
 from relay.ir import Loss, Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay.kit import data_url
 from relay_openai.losses import BLOCK, CACHE, IS_ERROR, MEDIA, RESULT_MEDIA, SERVER_CALL, SERVER_RESULT, THINKING
+from relay_openai.reminder import reasoning_fields
 from relay_openai.shapes import call_object
-from relay_openai.turns import REASONING_FIELDS
 from relay_openai.wire import AUDIO_TYPES, DIALECT, own_fields
 
 __all__ = ["History", "cache_control"]
@@ -141,10 +141,7 @@ class History:
         if part.dialect != DIALECT:
             self._lost.append(THINKING.at())
         elif "thinking" not in own:
-            given = {key: own[key] for key in REASONING_FIELDS if key in own}
-            if not given and part.text:
-                given["reasoning_content"] = part.text
-            for key, value in given.items():
+            for key, value in reasoning_fields(part).items():
                 if key in body:
                     body[key] = body[key] + value
                 else:

@@ -22,6 +22,7 @@ OPTIONS: Mapping[str, str] = {
     "completions_path": "Where legacy completions are, written in the same way, if not at completions below base_url.",
     "embeddings_path": "Where embeddings are, written in the same way, if not at embeddings below base_url.",
     "include_usage": "false for a host that refuses stream_options.",
+    "reasoning_memory": "true for a host that wants its reasoning back with the results of tools, whatever clients do.",
     "finish_reason": "false for a host whose streams never say why the model stopped.",
     "max_tokens_field": 'Name of the limit of output: "max_tokens" (the default) or "max_completion_tokens".',
     "developer_role": "true if the host tells developer messages from system messages; else they are sent as system.",
