@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -25,6 +26,20 @@ from relay.ir import Response, Text, Thinking, ToolCall, Usage
 from relay.kit import estimate_tokens
 
 __all__ = ["Count", "Meter", "settled"]
+
+log = logging.getLogger("relay.meter")
+
+MOST = 10_000_000
+"""Tokens of one direction of one call: whoever reports more reports nothing."""
+PARTS: Mapping[str, str] = {
+    "cache_read": "input",
+    "cache_write_5m": "input",
+    "cache_write_1h": "input",
+    "audio_in": "input",
+    "reasoning": "output",
+    "audio_out": "output",
+}
+"""Counts that are part of another one."""
 
 QUIET: frozenset[type[Any]] = frozenset({MessageStart, OpaqueEvent, PartExtra, PartStart, PartStop, UsageSeen})
 """Events that promise an answer without giving any of it."""
@@ -129,6 +144,47 @@ _ADD: dict[type[Any], Any] = {
 }
 
 
+def _sound(said: Usage) -> bool:
+    """Whether an upstream's totals can be true, and no part is larger than its total."""
+    given, made = said.input, said.output
+    if (given is not None and (type(given) is not int or not 0 <= given <= MOST)) or (
+        made is not None and (type(made) is not int or not 0 <= made <= MOST)
+    ):
+        return False
+    # Written out: this runs for every call.
+    return (
+        (said.cache_read is None or _fits(said.cache_read, given))
+        and (said.cache_write_5m is None or _fits(said.cache_write_5m, given))
+        and (said.cache_write_1h is None or _fits(said.cache_write_1h, given))
+        and (said.audio_in is None or _fits(said.audio_in, given))
+        and (said.reasoning is None or _fits(said.reasoning, made))
+        and (said.audio_out is None or _fits(said.audio_out, made))
+    )
+
+
+def _fits(part: object, whole: int | None) -> bool:
+    return type(part) is int and 0 <= part <= (whole or 0)
+
+
+def _believed(said: Usage) -> Usage:
+    """The counts that can be true. A part that is larger than its whole is the whole."""
+    totals: dict[str, Any] = {name: _count(getattr(said, name)) for name in ("input", "output")}
+    parts: dict[str, Any] = {}
+    for name, whole in PARTS.items():
+        part, most = _count(getattr(said, name)), totals[whole]
+        parts[name] = part if part is None or most is None else min(part, most)
+    return replace(said, **totals, **parts)
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= MOST else None
+
+
+def _told(said: Usage) -> str:
+    names = ("input", "output", *PARTS)
+    return ", ".join(f"{name} {value!r}"[:60] for name in names if (value := getattr(said, name)) is not None)
+
+
 def settled(
     count: Count | None, input_estimate: int
 ) -> tuple[Usage | None, Literal["provider", "partial", "estimate", "none"]]:
@@ -140,6 +196,9 @@ def settled(
     if count is None:
         return None, "none"
     said = count.usage
+    if said is not None and not _sound(said):
+        log.warning("an upstream's counts cannot be true, and are left out where they are not: %s", _told(said))
+        said = _believed(said)
     if count.complete and said is not None and said.input is not None and said.output is not None:
         return said, "provider"
     seen = int(count.seen + 0.999)
