@@ -16,7 +16,7 @@ What a course does after a failure:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from relay.errors import (
@@ -136,16 +136,29 @@ class Dispatch:
         if len(wheel) == 1:
             yield group.members[0]
             return
-        turn = self._turn((model.id, number), len(wheel))
-        for place in dict.fromkeys((*wheel[turn:], *wheel[:turn])):
+        ready = wheel
+        if self.health.circuits:
+            well = {place for place, member in enumerate(group.members) if self._ready(member)}
+            ready = tuple(place for place in wheel if place in well) or wheel
+        turn = self._turn((model.id, number), len(ready))
+        for place in dict.fromkeys((*ready[turn:], *ready[:turn], *wheel)):
             yield group.members[place]
 
-    def _rotated(self, variants: tuple[Target, ...]) -> Sequence[Target]:
+    def _rotated(self, variants: tuple[Target, ...]) -> Iterable[Target]:
         """A target with each of its upstream's keys, beginning with the one whose turn it is."""
         if len(variants) == 1:
             return variants
-        turn = self._turn(variants[0].upstream.name, len(variants))
-        return (*variants[turn:], *variants[:turn])
+        # Turns are taken by those that may be asked: else whoever stands behind one that cools down gets its calls,
+        # too, all of them, and is the next to reach its limit.
+        ready = self._ready(variants) or variants
+        turn = self._turn(variants[0].upstream.name, len(ready))
+        return dict.fromkeys((*ready[turn:], *ready[:turn], *variants))
+
+    def _ready(self, variants: tuple[Target, ...]) -> tuple[Target, ...]:
+        if not self.health.circuits:
+            return variants
+        now = self.clock()
+        return tuple(target for target in variants if not self.health.wait(target, now))
 
     def _turn(self, place: object, length: int) -> int:
         turn = self._turns.get(place, 0) % length

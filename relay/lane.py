@@ -315,12 +315,15 @@ class Passage:
     def _go_on(self, course: Course, attempt: Attempt | None = None) -> None:
         """Go on in a task: there is something to wait for."""
         self._let_go()
+        self.call.course = course
         self.task = asyncio.get_running_loop().create_task(self._usual(course, attempt))
         # A task that is cancelled before its first turn runs nothing of its own.
         self.task.add_done_callback(self._settled)
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         if not self.over:
+            if self.call.course is not None:
+                self.call.course.close()
             self._cancelled()
             self._end()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from relay.config import ConfigError, read_config, read_text
+from relay.settings import TargetSettings
 
 MISTAKES = """
 [server]
@@ -99,3 +100,20 @@ def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_lines_are_right_after_multi_line_strings() -> None:
     text = 'a = """\n[server]\nport = 1\n"""\n[server]\nport = "x"\n'
     assert "line 6: server.port: expected a whole number, got a string" in problems(text)
+
+
+def test_a_target_is_a_text_or_a_table_and_nothing_else() -> None:
+    text = """
+[models.m]
+targets = ["a/x", {to = "b/y", weight = 3}, {to = "c/z"}]
+"""
+    one, two, three = read_text(text, "c.toml", {}).settings.models["m"].targets
+    assert one == "a/x"
+    assert (two, three) == (TargetSettings("b/y", 3), TargetSettings("c/z"))
+    assert problems(text.replace('"a/x"', "5").replace("weight = 3", "wait = 3")) == [
+        "line 3: models.m.targets[0]: must be a string or a table",
+        "line 3: models.m.targets[1].wait: unknown setting; did you mean 'weight'?",
+    ]
+    for wrong in ("0", "101", "1.5", '"much"'):
+        (problem,) = problems(text.replace("= 3", f"= {wrong}"))
+        assert problem.startswith("line 3: models.m.targets[1].weight: expected"), wrong

@@ -12,6 +12,7 @@ from relay.catalog import Catalog, read_catalog
 from relay.config import Config, ConfigError, read_text
 from relay.discovery import fallback, from_environment, from_ports
 from relay.manager import Plugins
+from relay.secret import Secret
 
 FAMILY = Family("one", dialects=frozenset({"d"}), capabilities={"chat": True})
 
@@ -189,3 +190,49 @@ async def test_configured_upstreams_are_not_discovered_again() -> None:
 async def test_with_nothing_at_all_there_is_still_a_model() -> None:
     made = await read_catalog(Config(read_text("[discovery]\nlocal = false\n", "c", {}).settings), Plugins.load(), {})
     assert [item.upstream.name for item in made.found] in (["local"], ["demo"])
+
+
+POOL = (
+    ALONE
+    + """
+[upstreams.groq]
+api_key = "k-0"
+api_keys = ["k-1", "k-2"]
+[models.m]
+targets = ["groq/x", {to = "groq/y", weight = 2}, {to = "groq/z"}]
+"""
+)
+
+
+async def test_an_upstream_may_have_several_keys_that_none_of_it_shows() -> None:
+    made = await catalog(POOL)
+    (upstream,) = made.upstreams
+    every = (upstream, *upstream.pool)
+    assert [one.api_key.reveal() for one in every if one.api_key] == ["k-0", "k-1", "k-2"]
+    assert [one.key_number for one in every] == [1, 2, 3]
+    assert {(one.name, one.base_url, one.dialects) for one in every} == {("groq", upstream.base_url, upstream.dialects)}
+    assert "k-1" not in repr(upstream)
+    (model,) = made.models
+    assert [str(target) for target in model.targets] == ["groq/x", "groq/y", "groq/z"]
+    assert model.weights == (0, 2, 0)
+
+
+async def test_keys_of_the_configuration_stand_instead_of_the_hosts_variable() -> None:
+    variables = {"GROQ_API_KEY": "gsk-0", "SECOND": "gsk-2"}
+    (upstream,) = (await catalog(ALONE + '[upstreams.groq]\napi_keys = ["${SECOND}"]\n', variables)).upstreams
+    assert upstream.api_key == Secret("gsk-2")
+    assert (upstream.pool, upstream.key_number) == ((), 0)
+
+
+async def test_what_cannot_be_a_key_is_told_with_its_place() -> None:
+    found = await problems(POOL.replace('["k-1", "k-2"]', '["k-0", "changeme", " "]'))
+    assert [problem.split(": ", 1)[1] for problem in found] == [
+        "upstreams.groq.api_keys[0]: is the same as one before it",
+        "upstreams.groq.api_keys[1]: is blank or a placeholder",
+        "upstreams.groq.api_keys[2]: is blank or a placeholder",
+    ]
+
+
+async def test_a_table_without_a_target_is_told() -> None:
+    (problem,) = await problems(POOL.replace('{to = "groq/z"}', "{weight = 1}"))
+    assert problem.endswith("models.m.targets[2]: must have the form UPSTREAM/MODEL")

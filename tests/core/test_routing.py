@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay import Model, Target, Upstream
 from relay.errors import NoSuchModel
@@ -67,3 +72,53 @@ def test_a_listed_model_inherits_what_its_upstream_can_do() -> None:
     router = Router([B])
     router.update("b", [Model("m", capabilities={"vision": True})])
     assert router.resolve("m").capabilities == {"chat": True, "vision": True}
+
+
+# Shares and keys.
+
+POOLED = replace(A, key_number=1, pool=(replace(A, key_number=2), replace(A, key_number=3)))
+
+
+def test_neighbours_with_a_weight_stand_together_and_others_alone() -> None:
+    model = PublicModel("m", tuple(Target(A, name) for name in "stuvw"), weights=(0, 3, 1, 0, 2))
+    shown = [["".join(target.model for target in member) for member in group.members] for group in model.groups]
+    assert shown == [["s"], ["t", "u"], ["v"], ["w"]]
+    assert [group.wheel for group in model.groups] == [(0,), (0, 0, 1, 0), (0,), (0,)]
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5))
+def test_a_wheel_is_the_shortest_that_gives_each_its_share_and_never_bunches(weights: list[int]) -> None:
+    model = PublicModel("m", tuple(Target(A, str(number)) for number in range(len(weights))), weights=tuple(weights))
+    (wheel,) = [group.wheel for group in model.groups]
+    total, size = sum(weights), len(wheel)
+    assert size == total // math.gcd(*weights)
+    for place, weight in enumerate(weights):
+        assert wheel.count(place) * total == weight * size
+        taken = 0
+        for turn, one in enumerate(wheel, 1):
+            taken += one == place
+            # Nowhere on the way is anybody more than a few turns ahead of its share, or behind it.
+            assert abs(taken - turn * weight / total) < len(weights)
+
+
+def test_each_key_of_an_upstream_is_a_variant_of_the_target() -> None:
+    (group,) = PublicModel("m", (Target(POOLED, "x"),)).groups
+    assert [[target.upstream.key_number for target in member] for member in group.members] == [[1, 2, 3]]
+    assert len({target for member in group.members for target in member}) == 3
+
+
+def test_only_a_model_whose_calls_all_begin_alike_has_a_first() -> None:
+    plain, other = Target(A, "x"), Target(B, "x")
+    assert PublicModel("m", (plain, other)).first is plain
+    assert PublicModel("m", (plain, other), weights=(0, 1)).first is plain
+    assert PublicModel("m", (plain, other), weights=(1, 1)).first is None
+    assert PublicModel("m", (Target(POOLED, "x"),)).first is None
+    assert PublicModel("m", ()).first is None
+
+
+def test_upstreams_with_several_keys_are_found_by_every_way_of_naming() -> None:
+    router = Router([POOLED])
+    assert len(router.resolve("alpha-9").groups[0].members[0]) == 3
+    assert len(router.resolve("a/what").groups[0].members[0]) == 3
+    router.update("a", [Model("m")])
+    assert len(router.resolve("m").groups[0].members[0]) == 3

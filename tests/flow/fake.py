@@ -37,6 +37,8 @@ class FakeUpstream:
     peer_left: list[float] = field(default_factory=list)
     answer: Callable[[Seen], Sequence[Step]] | None = None
     models: dict[str, Any] = field(default_factory=lambda: {"object": "list", "data": []})
+    lists: Callable[[Seen], Sequence[Step]] | None = None
+    """What is answered to those who ask for the models, if not always `models`."""
     port: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -65,7 +67,8 @@ class FakeUpstream:
             while (request := await self._read(reader)) is not None:
                 if request.method == "GET":
                     # The relay asks for the model list by itself; it is no part of any script.
-                    writer.write(b"".join(step for step in http(self.models) if isinstance(step, bytes)))
+                    listing = http(self.models) if self.lists is None else self.lists(request)
+                    writer.write(b"".join(step for step in listing if isinstance(step, bytes)))
                     await writer.drain()
                     continue
                 self.seen.append(request)
