@@ -37,6 +37,7 @@ from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.routing import Router
 from relay.store import Open, Store, StoreError, UsageRow
+from relay.store.keys import Key
 from relay.throttle import Throttle
 from relay.upstream import AiohttpTransport
 from relay.views import add_routes
@@ -251,6 +252,8 @@ class Relay:
     def finish(self, call: Call) -> None:
         """Settle the reservation and leave the usage row. Never waits, so that a cancelled call is recorded too."""
         self.bill(call)
+        if call.abandoned:
+            call.left()
         now = self.clock()
         usage = call.usage
         if call.reservation is not None:
@@ -353,6 +356,12 @@ class Relay:
         # Whoever waited here at the same time may have been faster, and the account has gone on since.
         if not account.knows(at):
             account.take_in(spent, at)
+
+    def may_drain(self, key: Key) -> bool:
+        """Whether answers to this key may have to be read to their end after their client has gone."""
+        if key.abort is not None:
+            return key.abort == "drain"
+        return any(upstream.abort == "drain" for upstream in self.catalog.upstreams)
 
     def strict_tools(self, call: Call) -> bool:
         """Whether tool arguments that do not fit end this call with an error."""

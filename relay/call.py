@@ -45,6 +45,8 @@ class Call:
     """What was seen of the answer; None before there is one."""
     delivery: Delivery | None = None
     """What brings the stream to the client, once there is one."""
+    abandoned: bool = False
+    """Whether it goes on although its client has gone."""
     attempts: int = 0
     course: Course | None = None
     """Its way through the model's targets; None as long as there is but one step."""
@@ -107,6 +109,11 @@ class Call:
             self.outcome = "rejected"
         else:
             self.outcome = "upstream_error" if self.attempts else "rejected"
+
+    def drains(self) -> bool:
+        """Whether its answer is read to the end even if the client goes: as the key says, or else the upstream."""
+        target = self.target
+        return self.attempts > 0 and target is not None and (self.key.abort or target.upstream.abort) == "drain"
 
     def left(self) -> None:
         """The client hung up. 499 is what logs call that; no client ever sees it."""

@@ -27,7 +27,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.envelope import error_body, new_request_id
 from relay.errors import BadParameter, CallerError, InternalError, RelayError
-from relay.middleware import CROSS_ORIGIN, EXPECTED, INVALID, STOPPED, Handler
+from relay.middleware import CROSS_ORIGIN, EXPECTED, INVALID, LEFT, STOPPED, Handler
 from relay.origins import preflight
 from relay.outlet import Outlet, Written
 
@@ -228,6 +228,8 @@ class Gate(web.RequestHandler):
         for timer in (self.dripping, self.patience):
             if timer is not None:
                 timer.cancel()
+        if self._current_request is not None and LEFT in self._current_request:
+            self._current_request[LEFT]()
         super().connection_lost(exc)
 
 

@@ -27,6 +27,7 @@ from relay.errors import InternalError, NoKey, RelayError, UpstreamError, Upstre
 from relay.exchange import Exchange
 from relay.family import Target, UpstreamRequest
 from relay.http1 import Http1Transport
+from relay.life import Stopping
 from relay.middleware import error_headers
 from relay.outlet import Outlet
 from relay.routing import PublicModel
@@ -138,6 +139,7 @@ class Passage:
         "call",
         "delivery",
         "exchange",
+        "limit",
         "model",
         "outlet",
         "over",
@@ -159,6 +161,8 @@ class Passage:
         self.task: asyncio.Task[None] | None = None
         self.over = False
         self.stopped: RelayError | None = None
+        self.limit: asyncio.TimerHandle | None = None
+        """Until when a call without a client goes on."""
 
     def begin(self) -> None:
         """Ask the first target."""
@@ -241,11 +245,23 @@ class Passage:
 
     def left(self) -> None:
         """The client has gone."""
-        if self.task is not None:
+        if not self.over and self.call.drains():
+            self._abandon()
+        elif self.task is not None:
             self.task.cancel()
         elif not self.over:
             self.call.left()
             self._end()
+
+    def _abandon(self) -> None:
+        """Go on without a client, to know what the answer costs."""
+        relay = self.relay
+        self.call.abandoned = True
+        self.outlet.leave()
+        relay.abandoned.add(self)
+        seconds = relay.settings.server.abandoned_seconds
+        self.limit = asyncio.get_running_loop().call_later(seconds, self.stop, Stopping())
+        self.resume()
 
     # The ends
 
@@ -369,5 +385,8 @@ class Passage:
             return
         self.over = True
         self._let_go()
+        if self.limit is not None:
+            self.limit.cancel()
+            self.relay.abandoned.discard(self)
         self.relay.finish(self.call)
         self.side.passed(self.outlet)

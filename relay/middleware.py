@@ -19,6 +19,7 @@ __all__ = [
     "EXPECTED",
     "HEADERS",
     "INVALID",
+    "LEFT",
     "REQUEST_ID",
     "STOPPED",
     "Handler",
@@ -39,6 +40,8 @@ EXPECTED: web.RequestKey[str] = web.RequestKey("expected", str)
 
 STOPPED: web.RequestKey[RelayError] = web.RequestKey("stopped", RelayError)
 """Why the handler is cancelled, if not because the client has gone."""
+LEFT: web.RequestKey[Callable[[], None]] = web.RequestKey("left")
+"""Called when the client has gone, before anybody else hears of it."""
 INVALID = "invalid_http"
 """The code of errors after which nothing that comes on the same connection can be trusted."""
 

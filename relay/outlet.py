@@ -29,6 +29,30 @@ def _standing(second: int) -> str:
     return f"Date: {formatdate(second, usegmt=True)}\r\nServer: i8relay\r\nX-Content-Type-Options: nosniff\r\n"
 
 
+class Nowhere:
+    """Takes what a call says whose client has gone."""
+
+    writing_paused = False
+
+    @property
+    def transport(self) -> Nowhere:
+        """Itself."""
+        return self
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    async def _drain_helper(self) -> None:
+        """At once."""
+
+
 class Outlet:
     """Where one call's answer goes. Header names and values must be printable ASCII (see `relay.stream.safe_header`).
 
@@ -38,7 +62,7 @@ class Outlet:
     __slots__ = ("_protocol", "chunked", "keep_alive")
 
     def __init__(self, protocol: BaseProtocol, version: HttpVersion, keep_alive: bool) -> None:
-        self._protocol = protocol
+        self._protocol: BaseProtocol | Nowhere = protocol
         self.chunked = version >= HttpVersion11
         """False for HTTP/1.0, where a stream ends with its connection."""
         self.keep_alive = keep_alive
@@ -119,7 +143,17 @@ class Outlet:
 
     async def drain(self) -> None:
         """Wait until the client has read on. Raises ConnectionError if it has gone."""
-        await self._protocol._drain_helper()
+        protocol = self._protocol
+        try:
+            await protocol._drain_helper()
+        except ConnectionError:
+            # Whoever was left meanwhile goes on without a client.
+            if self._protocol is protocol:
+                raise
+
+    def leave(self) -> None:
+        """The client has gone, and what is still said to it goes nowhere."""
+        self._protocol = Nowhere()
 
 
 class Written(web.StreamResponse):

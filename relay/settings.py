@@ -49,6 +49,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Seconds for a request's body to arrive; more while it comes at 100 KB a second or faster."""
     write_timeout: Seconds = 60.0
     """Seconds that a client may take nothing of an answer that waits for it, before it is let go."""
+    abandoned_seconds: Seconds = 300.0
+    """Seconds that an answer whose client has gone is read on, where an upstream or a key says `abort = "drain"`."""
     pre_stop_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     """Seconds from the signal to stop, when `/readyz` says so at once, until nobody new is let in."""
     drain_seconds: Seconds = 30.0

@@ -128,6 +128,12 @@ def _settings(command: Command) -> Command:
             help="Dollars it may spend, as in `day=5`, `month=50` or `total=500`; 0: no limit; repeat."
             " [default: as configured]",
         ),
+        click.option(
+            "--abort",
+            type=click.Choice(["cancel", "drain", DEFAULT]),
+            help="Answers whose client has gone: give them up, or read them to their end to know what they cost."
+            " [default: as the upstream says]",
+        ),
         click.option("--strict/--no-strict", default=None, help="Refuse what a target cannot carry or check."),
         click.option("--metadata", help="Anything to remember with it, as a JSON object."),
     )
@@ -142,6 +148,7 @@ def _changes(
     metadata: str | None,
     limits: dict[str, int | str | None],
     budgets: Sequence[tuple[str, int | None]],
+    abort: str | None,
     current: Key | None,
 ) -> dict[str, Any]:
     """What was asked for, as the store takes it."""
@@ -168,6 +175,8 @@ def _changes(
     if budgets:
         amounts = ({} if current is None else dict(current.budget)) | dict(budgets)
         changes["budget"] = {window: amount for window, amount in amounts.items() if amount is not None}
+    if abort is not None:
+        changes["abort"] = None if abort == DEFAULT else abort
     if strict is not None:
         changes["strict"] = strict
     if metadata is not None:
@@ -208,6 +217,7 @@ def create(
     concurrency: int | str | None,
     model_limits: tuple[tuple[str, dict[str, int]], ...],
     budgets: tuple[tuple[str, int | None], ...],
+    abort: str | None,
     strict: bool | None,
     metadata: str | None,
     imported: bool,
@@ -216,7 +226,7 @@ def create(
 ) -> None:
     """Make a key called NAME and print it. It cannot be printed again."""
     limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
-    values = _changes(expires, models, model_limits, strict, metadata, limits, budgets, None)
+    values = _changes(expires, models, model_limits, strict, metadata, limits, budgets, abort, None)
     token = sys.stdin.readline().strip() if imported else None
 
     async def work(store: Store) -> tuple[Key, str]:
@@ -275,6 +285,7 @@ def update(
     concurrency: int | str | None,
     model_limits: tuple[tuple[str, dict[str, int]], ...],
     budgets: tuple[tuple[str, int | None], ...],
+    abort: str | None,
     strict: bool | None,
     metadata: str | None,
     all_models: bool,
@@ -291,7 +302,7 @@ def update(
     async def work(store: Store) -> Key:
         limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
         current = await store.keys.find(which, revoked=False) if model_limits or budgets else None
-        changes = _changes(expires, models, model_limits, strict, metadata, limits, budgets, current)
+        changes = _changes(expires, models, model_limits, strict, metadata, limits, budgets, abort, current)
         if name is not None:
             changes["name"] = name
         if all_models:

@@ -33,7 +33,7 @@ LARGEST = 2**53
 
 COLUMNS = (
     "id, prefix, name, created_at, expires_at, revoked_at, last_used_at, models, rpm, tpm, concurrency, model_limits,"
-    " strict, metadata, old_until, budget"
+    " strict, metadata, old_until, budget, abort"
 )
 
 
@@ -48,7 +48,9 @@ CHANGEABLE: Final = (
     "strict",
     "metadata",
     "budget",
+    "abort",
 )
+ABORT: Final = (None, "cancel", "drain")
 
 
 def now_ms() -> int:
@@ -105,6 +107,8 @@ class Key:
     """After a rotation with a grace period: until when the old secret still works."""
     budget: Mapping[str, int] = field(default_factory=dict)
     """Nano-dollars for each `day`, `month` or in `total`. What is missing is as configured; 0 is no limit."""
+    abort: str | None = None
+    """`cancel` or `drain`: what becomes of its answers whose client has gone; None: as the upstream says."""
 
     def live(self, now: int) -> bool:
         """Whether the key works at `now`, in Unix milliseconds."""
@@ -141,6 +145,7 @@ class Key:
             "metadata": dict(self.metadata),
             "old_until": self.old_until,
             "budget": dict(self.budget),
+            "abort": self.abort,
         }
 
 
@@ -164,6 +169,7 @@ def key_from_row(row: Sequence[Any]) -> Key:
         metadata=metadata,
         old_until=row[14],
         budget=json.loads(row[15]),
+        abort=row[16],
     )
 
 
@@ -182,6 +188,8 @@ def _checked(key: Key) -> Key:
             raise StoreError(f"there is no budget for {window!r}: choose from {', '.join(WINDOWS)}")
         if not 0 <= value <= LARGEST:
             raise StoreError(f"a budget must be 0 (no limit) or up to {LARGEST} nano-dollars, not {value}")
+    if key.abort not in ABORT:
+        raise StoreError(f"abort must be cancel or drain, not {key.abort!r}")
     if key.models is not None and not all(key.models):
         raise StoreError("the name of an allowed model is empty")
     return key
@@ -202,6 +210,7 @@ def _values(key: Key) -> dict[str, Any]:
         "strict": int(key.strict),
         "metadata": json.dumps(dict(key.metadata)),
         "budget": json.dumps(dict(key.budget)),
+        "abort": key.abort,
     }
 
 
@@ -233,6 +242,7 @@ class Keys:
         strict: bool = False,
         metadata: Mapping[str, Any] | None = None,
         budget: Mapping[str, int] | None = None,
+        abort: str | None = None,
         token: str | None = None,
     ) -> tuple[Key, str]:
         """A new key, and its secret, which can never be shown again.
@@ -259,6 +269,7 @@ class Keys:
                 strict=strict,
                 metadata=dict(metadata or {}),
                 budget=dict(budget or {}),
+                abort=abort,
             )
         )
         values = _values(key) | {"digest": digest(token)}
@@ -312,7 +323,7 @@ class Keys:
         return []
 
     async def update(self, which: str | int, **changes: Any) -> Key:
-        """Change fields of a key that is not revoked: name, expires_at, models, limits, strict, metadata, budget.
+        """Change a key that is not revoked: name, expires_at, models, limits, strict, metadata, budget, abort.
 
         Takes the arguments of `create` except `token`. What is not given stays.
         """

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from relay.call import Call
 from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
-from relay.middleware import DIALECT, EXPECTED, INVALID, STOPPED
+from relay.middleware import DIALECT, EXPECTED, INVALID, LEFT, STOPPED
 from relay.outlet import Outlet, Written
 from relay.views.auth import authenticate
 
@@ -24,6 +25,28 @@ __all__ = ["CallView"]
 SLOWEST = 100_000
 """Bytes a second at which a body may come for as long as it takes."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Abandoned:
+    """Keeps a call going whose client has left: until its end, or as long as the settings say."""
+
+    def __init__(self, relay: Relay, work: asyncio.Task[web.StreamResponse]) -> None:
+        self._relay = relay
+        self._work = work
+        self._limit = asyncio.get_running_loop().call_later(relay.settings.server.abandoned_seconds, work.cancel)
+        relay.abandoned.add(self)
+        work.add_done_callback(self._over)
+
+    def stop(self, error: RelayError) -> None:
+        """End it now."""
+        self._work.cancel()
+
+    def _over(self, work: asyncio.Task[web.StreamResponse]) -> None:
+        self._limit.cancel()
+        self._relay.abandoned.discard(self)
+        if not work.cancelled():
+            # Its errors are in its usage row; nobody else is there to be told.
+            work.exception()
 
 
 class CallView:
@@ -42,6 +65,28 @@ class CallView:
         call = await authenticate(relay, request, self.operation, dialect)
         call.dialect = dialect
         outlet = Outlet.of(request)
+        if not relay.may_drain(call.key):
+            return await self._answer(request, call, outlet)
+        # In a task of its own, which outlives the client.
+        work = asyncio.create_task(self._answer(request, call, outlet))
+
+        def left() -> None:
+            if call.drains() and not work.done():
+                call.abandoned = True
+                outlet.leave()
+                Abandoned(relay, work)
+
+        request[LEFT] = left
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if call.abandoned:
+                raise
+            work.cancel()
+            return await work
+
+    async def _answer(self, request: web.Request, call: Call, outlet: Outlet) -> web.StreamResponse:
+        relay, dialect = self.relay, self.dialect
         try:
             raw = self._at_hand(request)
             if raw is None:

@@ -32,7 +32,9 @@ def config(upstream: FakeUpstream) -> str:
 @pytest.mark.promise("F-17")
 @LOOPS
 async def test_requests_go_on_while_nobody_reads_the_log(tmp_path: Path, upstream: FakeUpstream, uvloop: bool) -> None:
-    upstream.answer = lambda seen: chat_answer() if seen.json["model"] == "m-1" else http({"error": {"message": "no"}}, status=400)
+    upstream.answer = lambda seen: (
+        chat_answer() if seen.json["model"] == "m-1" else http({"error": {"message": "no"}}, status=400)
+    )
     reading, writing = os.pipe()
     try:
         relay_log = ("--log-level", "debug")
