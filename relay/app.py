@@ -35,6 +35,7 @@ from relay.origins import Origins
 from relay.paths import database_path
 from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
+from relay.repeats import Repeater
 from relay.routing import Router
 from relay.store import Open, Store, StoreError, UsageRow
 from relay.store.keys import Key
@@ -98,6 +99,7 @@ class Relay:
         kept = config.settings.memory
         self.memory = Memory(kept.megabytes * 1024 * 1024, kept.hours * 3600, clock=wall) if kept.megabytes else None
         self.ledger = Ledger()
+        self.repeater = Repeater(self)
         server = self.settings.server
         self.origins = Origins(server.host, server.hosts, server.origins)
         self.throttle = Throttle(server.wrong_keys_per_minute)

@@ -42,7 +42,7 @@ __all__ = ["Lane", "Passage", "Side"]
 
 NO_PLACE: Mapping[str, str] = MappingProxyType({})
 CONTENT_ENCODING, EXPECT, HOST, ORIGIN = istr("Content-Encoding"), istr("Expect"), istr("Host"), istr("Origin")
-TRANSFER_ENCODING = istr("Transfer-Encoding")
+TRANSFER_ENCODING, IDEMPOTENCY_KEY = istr("Transfer-Encoding"), istr("Idempotency-Key")
 
 log = logging.getLogger("relay.lane")
 
@@ -85,6 +85,7 @@ class Lane:
         headers = message.headers
         return (
             CONTENT_ENCODING not in headers
+            and IDEMPOTENCY_KEY not in headers
             and TRANSFER_ENCODING not in headers
             and EXPECT not in headers
             and ORIGIN not in headers

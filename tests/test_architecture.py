@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
-        "exchange health kit store.ring store.spending store.usage",
+        "exchange health kit store.repeats store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
         "client discovery http1 manager meter schemas store upstream",
         "dispatch",
@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "attempt",
         "counting",
         "embedding",
-        "pipeline",
+        "pipeline repeats",
         # The web.
         "views.auth",
         "gate lane",

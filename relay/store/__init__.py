@@ -17,6 +17,7 @@ from pathlib import Path
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal, Open
 from relay.store.keys import Key, Keys, Limits
+from relay.store.repeats import Repeats
 from relay.store.ring import KeyRing
 from relay.store.spending import Spending
 from relay.store.usage import GROUPS, Outcome, ReportRow, UsageRow, UsageSource, UsageTable
@@ -54,12 +55,15 @@ def _journal(path: Path) -> Journal | None:
 class Store:
     """The open database: `keys` to manage them, `ring` to look them up while serving, `usage` for rows and reports."""
 
-    def __init__(self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable, spending: Spending) -> None:
+    def __init__(
+        self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable, spending: Spending, repeats: Repeats
+    ) -> None:
         self.database = database
         self.keys = keys
         self.ring = ring
         self.usage = usage
         self.spending = spending
+        self.repeats = repeats
         self.journal = usage.journal
         """The calls in flight; None unless they are kept."""
 
@@ -89,6 +93,7 @@ class Store:
             ring,
             UsageTable(database, journal=_journal(database.path) if journal else None),
             Spending(reader),
+            Repeats(database, reader),
         )
 
     async def close(self, within: float = 10.0) -> None:

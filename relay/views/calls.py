@@ -15,6 +15,7 @@ from relay.errors import BadParameter, InternalError, RelayError, TooLarge
 from relay.manager import failed
 from relay.middleware import DIALECT, EXPECTED, INVALID, LEFT, STOPPED
 from relay.outlet import Outlet, Written
+from relay.repeats import HEADER
 from relay.views.auth import authenticate
 
 if TYPE_CHECKING:
@@ -98,7 +99,11 @@ class CallView:
                 raise
             except Exception as error:
                 raise failed(f"dialect {dialect.name}", "peek", error) from error
-            await relay.pipeline.run(call, outlet)
+            name = request.headers.get(HEADER)
+            if name is None or self.operation == "count_tokens":
+                await relay.pipeline.run(call, outlet)
+            else:
+                await relay.repeater.run(call, outlet, name, request.path_qs, raw)
             return Written(outlet)
         except RelayError as error:
             call.failed(error)

@@ -1,0 +1,173 @@
+"""Requests with a name of their own are carried out once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import aiohttp
+import pytest
+
+from relay.store import repeats as table
+from tests.flow.conftest import Running, Start, openai_config
+from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
+from tests.promises.test_budgets import again
+from tests.promises.wire import until
+
+PLAIN_HEADERS = ("content-type", "x-relay-upstream", "x-relay-model")
+
+
+async def ask(relay: Running, name: str, path: str = "/v1/chat/completions", **body: Any) -> tuple[int, bytes, Any]:
+    value = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50, **body}
+    async with relay.client.post(relay.url + path, json=value, headers={"Idempotency-Key": name}) as response:
+        return response.status, await response.read(), response.headers
+
+
+async def kept(relay: Running) -> None:
+    """Wait until what was answered is stored."""
+    await until(lambda: not relay.relay.repeater._running)
+
+
+def config(upstream: FakeUpstream) -> str:
+    return "\n".join(line.strip() for line in openai_config(upstream).splitlines())
+
+
+@pytest.mark.promise("L-17")
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_same_request_gets_the_same_answer_also_after_a_restart(
+    start: Start, upstream: FakeUpstream, streamed: bool, path: str
+) -> None:
+    upstream.answer = lambda seen: chat_stream() if seen.json.get("stream") else chat_answer()
+    relay = await start(config(upstream))
+    status, first, headers = await ask(relay, "one", path, stream=streamed)
+    assert status == 200
+    assert "idempotent-replayed" not in headers
+    await kept(relay)
+    second = await again(relay, relay.relay.store.database.path, config(upstream))
+    try:
+        for where in (relay, second, relay):
+            status, body, told = await ask(where, "one", path, stream=streamed)
+            assert (status, body, told["idempotent-replayed"]) == (200, first, "true")
+            assert [told.get(name) for name in PLAIN_HEADERS] == [headers.get(name) for name in PLAIN_HEADERS]
+            assert told["x-request-id"] != headers["x-request-id"]
+    finally:
+        await second.server.close()
+    assert len(upstream.seen) == 1
+    rows = await relay.rows()
+    # Two processes wrote them, so their order says nothing.
+    assert sorted((row.usage_source, row.cost) for row in rows) == [("cache", 0)] * 3 + [("provider", 17_000)]
+    assert {row.outcome for row in rows} == {"ok"}
+
+
+@pytest.mark.promise("L-17")
+async def test_while_the_first_is_under_way_a_repeat_is_told_to_wait(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: [0.3, *chat_answer()]
+    relay = await start(config(upstream))
+    first = asyncio.create_task(ask(relay, "one"))
+    await until(lambda: len(upstream.seen) == 1)
+    status, body, headers = await ask(relay, "one")
+    assert (status, headers["retry-after"]) == (409, "1")
+    assert b"idempotency_key_in_use" in body
+    assert (await ask(relay, "one", max_tokens=51))[0] == 422
+    assert (await first)[0] == 200
+    await kept(relay)
+    assert (await ask(relay, "one"))[0] == 200
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.promise("L-17")
+async def test_another_request_under_the_same_name_is_refused(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    assert (await ask(relay, "one"))[0] == 200
+    await kept(relay)
+    for path, body in (("/v1/chat/completions", {"max_tokens": 51}), ("/v1/messages", {})):
+        status, said, _ = await ask(relay, "one", path, **body)
+        assert status == 422
+        assert b"was used for another request" in said
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.promise("L-17")
+async def test_names_belong_to_their_key(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: chat_answer(seen.json["messages"][0]["content"])
+    relay = await start(config(upstream))
+    _, secret = await relay.relay.store.keys.create("other")
+    first = (await ask(relay, "one", messages=[{"role": "user", "content": "mine"}]))[1]
+    await kept(relay)
+    relay.client.headers["Authorization"] = f"Bearer {secret}"
+    status, second, headers = await ask(relay, "one", messages=[{"role": "user", "content": "theirs"}])
+    assert status == 200
+    assert "idempotent-replayed" not in headers
+    assert (b"mine" in first, b"theirs" in second, b"mine" in second) == (True, True, False)
+    await relay.relay.store.keys.revoke("other")
+    await kept(relay)
+    assert (await ask(relay, "one", messages=[{"role": "user", "content": "theirs"}]))[0] == 401
+
+
+@pytest.mark.promise("L-17")
+@pytest.mark.parametrize(
+    "script",
+    [
+        http({"error": {"message": "no"}}, 400),
+        http({"error": {"message": "oh"}}, 500),
+        [*stream(chat_chunk({"content": "x"}), end=False), "fin"],
+    ],
+)
+async def test_what_failed_is_carried_out_again(start: Start, upstream: FakeUpstream, script: Any) -> None:
+    streamed = len(script) > 1
+    upstream.answer = lambda seen: script
+    relay = await start(config(upstream))
+    with contextlib.suppress(aiohttp.ClientPayloadError):
+        await ask(relay, "one", stream=streamed)
+    upstream.answer = lambda seen: chat_stream() if streamed else chat_answer()
+    asked = len(upstream.seen)
+    status, _, headers = await ask(relay, "one", stream=streamed)
+    assert status == 200
+    assert "idempotent-replayed" not in headers
+    assert len(upstream.seen) == asked + 1
+
+
+@pytest.mark.promise("L-17")
+async def test_an_answer_is_forgotten_after_a_day(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    now = 1_900_000_000.0
+    relay.relay.wall = lambda: now
+    for passed, replayed in ((0, False), (86_399, True), (2, False)):
+        now += passed
+        assert ("idempotent-replayed" in (await ask(relay, "one"))[2]) is replayed
+        await kept(relay)
+    assert len(upstream.seen) == 2
+
+
+@pytest.mark.promise("L-17")
+async def test_the_table_and_each_answer_in_it_are_bounded(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "ROWS", 5)
+    monkeypatch.setattr(table, "OFTEN", 1)
+    monkeypatch.setattr("relay.repeats.LARGEST", 10_000)
+    upstream.answer = lambda seen: chat_answer("x" * (20_000 if seen.json["max_tokens"] == 99 else 10))
+    relay = await start(config(upstream))
+    for number in range(12):
+        await ask(relay, f"name {number}")
+        await kept(relay)
+    ((count,),) = await relay.relay.store.database.reader.fetch("SELECT count(*) FROM repeats")
+    assert count == 5
+    for _ in range(2):
+        assert "idempotent-replayed" not in (await ask(relay, "large", max_tokens=99))[2]
+        await kept(relay)
+
+
+@pytest.mark.promise("L-17")
+@pytest.mark.parametrize("name", ["", "x" * 256, "ä"])
+async def test_a_name_that_cannot_be_kept_is_refused(start: Start, upstream: FakeUpstream, name: str) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    status, body, _ = await ask(relay, name)
+    assert status == 400
+    assert b"Idempotency-Key" in body
+    assert not upstream.seen
