@@ -37,6 +37,7 @@ from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.repeats import Repeater
 from relay.routing import Router
+from relay.shelf import Shelf
 from relay.store import Open, Store, StoreError, UsageRow
 from relay.store.keys import Key
 from relay.throttle import Throttle
@@ -97,6 +98,8 @@ class Relay:
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
         kept = config.settings.memory
+        answers = kept.answers_megabytes * 1024 * 1024
+        self.shelf = Shelf(answers, kept.answers_hours * 3600, clock=wall) if answers else None
         self.memory = Memory(kept.megabytes * 1024 * 1024, kept.hours * 3600, clock=wall) if kept.megabytes else None
         self.ledger = Ledger()
         self.repeater = Repeater(self)

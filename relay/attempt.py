@@ -19,7 +19,7 @@ from relay.errors import (
     UpstreamProtocol,
     UpstreamTimeout,
 )
-from relay.events import StreamMeter
+from relay.events import StreamEncoder, StreamMeter
 from relay.family import Target, Transport, UpstreamRequest
 from relay.fold import unfold
 from relay.ir import Loss, Response
@@ -136,6 +136,8 @@ class Attempt:
         """The body to send: the caller's own bytes if the upstream speaks its dialect, else a translation."""
         losses = self.call.losses
         losses.clear()
+        if self.dialect.keeps:
+            self._resume()
         if self.native:
             head = self._reminded() if self.remembers else self.head
             forward = self.dialect.forward(head, self.target)
@@ -154,6 +156,27 @@ class Attempt:
         if memory is not None and self.head.has_tools:
             request = memory.restored(self.call.key.id, self.target.upstream.name, request)
         return self.family.translate_request(request, self.target, losses)
+
+    def _resume(self) -> None:
+        """Put in what the request refers to by name. Raises BadParameter if that is not there."""
+        dialect, head = self.dialect, self.head
+        self.head = guarded(
+            f"dialect {dialect.name}", "resumed", lambda: dialect.resumed(head, self._recall, native=self.native)
+        )
+        if self.head is not head:
+            self.call.refocus(self.head)
+
+    def _recall(self, name: str) -> bytes | None:
+        shelf = self.relay.shelf
+        return None if shelf is None else shelf.get(self.call.key.id, self.dialect.name, name)
+
+    def _shelve(self, answer: bytes | StreamEncoder) -> None:
+        """Keep a translated answer for the requests that will refer to it."""
+        shelf, dialect = self.relay.shelf, self.dialect
+        if shelf is None:
+            return
+        for name, document in guarded(f"dialect {dialect.name}", "kept", lambda: list(dialect.kept(self.head, answer))):
+            shelf.put(self.call.key.id, dialect.name, name, document)
 
     def _reminded(self) -> Head:
         """What passes through, with the reasoning that its client dropped and its upstream wants back."""
@@ -192,9 +215,7 @@ class Attempt:
         error = self.family.translate_error(self.target, status, headers, body)
         if error is None:
             error = error_for_status(status, f"the upstream answered with status {status}", headers)
-        key = self.target.upstream.api_key
-        if key is not None:
-            error.message = key.mask(error.message)
+        error.hide(self.target.upstream.api_key)
         return error
 
     def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -233,6 +254,8 @@ class Attempt:
             "encode_response",
             lambda: self.dialect.encode_response(response, self.head),
         )
+        if self.dialect.keeps:
+            self._shelve(encoded)
         self.outlet.answer(call.headers, "application/json", encoded, call.id)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
@@ -278,6 +301,7 @@ class Attempt:
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,
             keep=self._keep if remembers else None,
+            shelve=self._shelve if self.dialect.keeps and not native else None,
         )
         return delivery
 

@@ -87,6 +87,11 @@ class Call:
             self._request = self.dialect.parse(self.head)
         return self._request
 
+    def refocus(self, head: Head) -> None:
+        """The same request, with what it refers to put in."""
+        self.head = head
+        self._request = None
+
     def judge(self, calls: list[ToolCall]) -> str | None:
         """Check the model's tool calls, if anybody wants that, and keep the verdict. Returns the first fault."""
         if self.check is None:

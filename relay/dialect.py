@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -21,7 +21,7 @@ class Route:
     """A path that the dialect answers, and what for.
 
     `operation` is `generate`, `count_tokens`, `embeddings`, `models` (the list) or `model` (one of it; its name is the
-    path's parameter `id`).
+    path's parameter `id`); for kept answers `kept`, `kept_input` and `drop`, with their `id` in the path.
     """
 
     method: str
@@ -93,6 +93,8 @@ class Dialect(ABC):
     """What its answers have room for. Callers are told of the rest."""
     losses: ClassVar[Sequence[LossKind]] = ()
     """What even requests that pass through can lose: declared for the documentation, reported in `Forward.losses`."""
+    keeps: ClassVar[bool] = False
+    """Whether clients of this dialect may refer to earlier answers, which the relay keeps where no upstream does."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 
@@ -138,6 +140,24 @@ class Dialect(ABC):
             headers["x-ratelimit-remaining-tokens"] = str(remaining)
             headers["x-ratelimit-reset-tokens"] = duration(reset)
         return headers
+
+    # Asked only of dialects whose clients may refer to earlier answers (`keeps`).
+
+    def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:
+        """The head with all that it refers to; the very same one if that is nothing.
+
+        `recall` gives what `kept` once gave under a name. Where the upstream speaks this dialect (`native`), it may
+        know what is not kept here. Raises BadParameter for what nobody can know.
+        """
+        return head
+
+    def kept(self, head: Head, answer: bytes | StreamEncoder) -> Iterable[tuple[str, bytes]]:
+        """What to keep of a complete answer, whole or streamed, by the names that clients will use."""
+        return ()
+
+    def show_kept(self, operation: str, name: str, document: bytes, query: Mapping[str, str]) -> bytes | None:
+        """The answer to `kept`, `kept_input` or `drop`; None if the document is not of a kind that is shown."""
+        return None
 
     def remind(self, head: Head, recall: Callable[[str], Sequence[Thinking]]) -> Head:
         """The head with the reasoning that its client dropped, for an upstream of this dialect that wants it back.

@@ -72,12 +72,16 @@ class StoreSettings(msgspec.Struct, frozen=True):
 
 
 class MemorySettings(msgspec.Struct, frozen=True):
-    """Reasoning that clients drop: kept in the process until the next turn, for the upstream that it came from."""
+    """What is kept for the next turn, in the process alone, for the key that it belongs to."""
 
     megabytes: Annotated[int, Meta(ge=0, le=4096)] = 16
-    """What is kept at most, the oldest going first; 0: nothing is."""
+    """Reasoning that clients drop, at most, the oldest going first; 0: none is kept."""
     hours: Annotated[float, Meta(gt=0, le=8760)] = 24.0
-    """How long."""
+    """How long reasoning is kept."""
+    answers_megabytes: Annotated[int, Meta(ge=0, le=65_536)] = 32
+    """Answers that clients may refer to by id, at most, the oldest going first; 0: none is kept."""
+    answers_hours: Annotated[float, Meta(gt=0, le=8760)] = 720.0
+    """How long answers are kept."""
 
 
 class BudgetSettings(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from relay.call import Call
 from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
-from relay.events import Event, KeepsAlive, StreamDecoder, StreamMeter, TellsFailure
+from relay.events import Event, KeepsAlive, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.fold import Fold
 from relay.ir import Loss, Response
@@ -82,6 +82,7 @@ class Delivery:
         plugin: str,
         secret: Secret | None = None,
         keep: Callable[[Response], None] | None = None,
+        shelve: Callable[[StreamEncoder], None] | None = None,
     ) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("a delivery follows the reading of the head")
@@ -103,6 +104,8 @@ class Delivery:
         self.keep = keep
         """Who is given the complete answer, put together; nobody where nobody needs it."""
         self.fold = None if keep is None else Fold()
+        self.shelve = shelve
+        """Who is given the encoder of a complete answer."""
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.held: list[bytes] = []
@@ -204,8 +207,8 @@ class Delivery:
             return self._judged(piece, counter)
         meter = self.meter
         events = self._decode(piece)
-        if meter.error is not None and not self._told(meter.error):
-            raise self._masked(meter.error)
+        if meter.error is not None:
+            piece = self._told_well(meter.error, piece)
         if self.strict and meter.complete:
             self._check()
         if self.encoder is not None:
@@ -221,8 +224,8 @@ class Delivery:
 
         What must not look finished is found out here, before its last bytes are gone.
         """
-        if counter.error is not None and not self._told(counter.error):
-            raise self._masked(counter.error)
+        if counter.error is not None:
+            piece = self._told_well(counter.error, piece)
         if self.strict and counter.complete:
             self._check()
         data = self.filter.feed(piece) if self.filter is not None else piece
@@ -233,9 +236,16 @@ class Delivery:
         return self.native and self.opened and not isinstance(error, UpstreamProtocol)
 
     def _masked(self, error: RelayError) -> RelayError:
-        if self.secret is not None and isinstance(error, UpstreamError):
-            error.message = self.secret.mask(error.message)
+        if isinstance(error, UpstreamError):
+            error.hide(self.secret)
         return error
+
+    def _told_well(self, error: RelayError, piece: bytes) -> bytes:
+        """The piece in which the upstream tells of its error, as it passes through. Raises the error if it must not."""
+        self._masked(error)
+        if not self._told(error):
+            raise error
+        return piece if self.secret is None else self.secret.mask_bytes(piece)
 
     def _decode(self, piece: bytes | None) -> list[Event]:
         """Events of a piece, or of the end."""
@@ -298,6 +308,8 @@ class Delivery:
         data = self.rest
         if self.encoder is not None:
             data += self.encoder.encode(events) if events else b""
+            if self.shelve is not None:
+                self.shelve(self.encoder)
             if not self.opened:
                 self.early += events
         elif self.filter is not None:

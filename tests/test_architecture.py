@@ -19,10 +19,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir outlet paths retry secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "life throttle config envelope events family fields limits memory pricing store.database",
+        "life throttle config envelope events family fields limits memory shelf pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs guard lost origins proxies routing store.journal store.keys",
+        "body connection dialect fold hookspecs guard lost origins proxies routing store.backup store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
         "exchange health kit store.repeats store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.

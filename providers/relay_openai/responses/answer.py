@@ -95,8 +95,8 @@ class Envelope:
         reasoning, text = data.get("reasoning"), data.get("text")
         fields["reasoning"] = {"effort": None, "summary": None, **(reasoning if isinstance(reasoning, dict) else {})}
         fields["text"] = {"format": {"type": "text"}, **(text if isinstance(text, dict) else {})}
-        # The relay keeps no answers, whatever it was asked to do.
-        fields["store"] = False
+        fields["previous_response_id"] = getattr(data, "previous", None) or fields["previous_response_id"]
+        fields["store"] = data.get("store") is not False
         fields["usage"] = encode_usage(usage)
         fields.update(more)
         return fields

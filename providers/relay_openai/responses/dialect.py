@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from relay import Dialect, Forward, Head, Route, Target
 from relay.body import read_body, read_model, read_stream
 from relay.errors import CallerError, NoSuchMethod, RelayError
-from relay.events import Event, Logprobs, PartStart, PartStop
+from relay.events import Event, Logprobs, PartStart, PartStop, StreamEncoder
 from relay.fold import unfold
 from relay.ir import Capacity, Request, Response, Text, Tool
-from relay.kit import dumps, splice_model
+from relay.kit import dumps, loads, splice_model
 from relay_openai.encoder import error_body
 from relay_openai.responses.answer import Envelope
 from relay_openai.responses.body import check_input, estimate_input, max_output, read_tools
@@ -21,6 +22,7 @@ from relay_openai.responses.encoder import KEEP_ALIVE, ResponsesEncoder
 from relay_openai.responses.items import CAPACITY
 from relay_openai.responses.request import parse_request
 from relay_openai.responses.skim import PassedStream
+from relay_openai.responses.stored import deleted, input_items, kept, resumed, shown
 from relay_openai.responses.toolbox import defined, kinds
 from relay_openai.responses.wire import DIALECT
 
@@ -44,7 +46,11 @@ class OpenAIResponses(Dialect):
         Route("POST", "/responses"),
         Route("GET", "/v1/responses", _SOCKET),
         Route("GET", "/responses", _SOCKET),
+        Route("GET", "/v1/responses/{id}", "kept"),
+        Route("GET", "/v1/responses/{id}/input_items", "kept_input"),
+        Route("DELETE", "/v1/responses/{id}", "drop"),
     )
+    keeps: ClassVar[bool] = True
     keep_alive: ClassVar[bytes] = KEEP_ALIVE
     capacity: ClassVar[Capacity] = CAPACITY
 
@@ -86,6 +92,28 @@ class OpenAIResponses(Dialect):
         """The caller's bytes, but for the model's name."""
         body = splice_model(head.raw, head.data, target.model)
         return Forward(body, PassedStream(self._envelope(head)) if head.stream else None)
+
+    def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:
+        """`previous_response_id` and references to items, replaced by what they name."""
+        data = resumed(head.data, recall, native=native)
+        return head if data is head.data else replace(head, data=data, raw=dumps(data))
+
+    def kept(self, head: Head, answer: bytes | StreamEncoder) -> Iterable[tuple[str, bytes]]:
+        """The answer with its conversation, and its items, unless `store` is false."""
+        final = loads(answer) if isinstance(answer, bytes) else getattr(answer, "final", None)
+        return kept(head.data, final) if isinstance(final, dict) else ()
+
+    def show_kept(self, operation: str, name: str, document: bytes, query: Mapping[str, str]) -> bytes | None:
+        """A kept answer, a page of its input, or that it is gone."""
+        response = shown(document)
+        if response is None:
+            return None
+        show: Mapping[str, Callable[[], Any]] = {
+            "kept": lambda: response,
+            "kept_input": lambda: input_items(name, document, query),
+            "drop": lambda: deleted(name),
+        }
+        return dumps(show[operation]())
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, and what becomes one for models (`toolbox`)."""

@@ -62,7 +62,7 @@ def parse_request(data: Mapping[str, Any]) -> Request:
 
 _READ_FIRST = frozenset(("model", "input", "instructions", "tools"))
 _REFUSED: Mapping[str, str] = {
-    "previous_response_id": "names an answer that only the vendor which gave it has; send the whole conversation",
+    "previous_response_id": "names an answer that is not kept here; send the whole conversation",
     "conversation": "names a conversation that only the vendor which keeps it has; send the whole conversation",
     "prompt": "names a prompt that only the vendor which keeps it has; send its text",
     "background": "is not possible with this target: it answers while the caller waits",

@@ -215,8 +215,8 @@ def test_the_answer_repeats_the_request() -> None:
         assert shown[name] == data[name]
     assert shown["text"] == {"format": {"type": "text"}, "verbosity": "low"}
     assert shown["reasoning"] == {"effort": "low", "summary": None}
-    # The relay keeps nothing, and says so.
-    assert shown["store"] is False
+    assert shown["store"] is True
+    assert written(RICH, store=False)[0]["response"]["store"] is False
 
 
 def test_parts_that_are_open_side_by_side_keep_apart() -> None:
