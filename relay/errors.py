@@ -32,7 +32,10 @@ is bad and throw it away.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from relay.secret import Secret
 
 __all__ = [
     "BadParameter",
@@ -226,6 +229,12 @@ class UpstreamError(RelayError):
         self.upstream_status = upstream_status
         if retryable is not None:
             self.retryable = retryable
+
+    def hide(self, secret: Secret | None) -> None:
+        """Take a credential out of all that the upstream said: some repeat it."""
+        if secret is not None:
+            self.message, self.code = secret.mask(self.message), secret.mask(self.code)
+            self.param = None if self.param is None else secret.mask(self.param)
 
 
 class UpstreamRefused(UpstreamError):

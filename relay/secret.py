@@ -27,6 +27,10 @@ class Secret:
         """`text` with every occurrence of the credential hidden; upstreams like to echo keys in their errors."""
         return text.replace(self._value, "***") if self._value else text
 
+    def mask_bytes(self, data: bytes) -> bytes:
+        """The same for bytes."""
+        return data.replace(self._value.encode("utf-8", "surrogateescape"), b"***") if self._value else data
+
     def __bool__(self) -> bool:
         return bool(self._value)
 

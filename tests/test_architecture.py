@@ -90,7 +90,7 @@ CATCHERS = frozenset(
         ("relay/stream.py", "_decode"),
         ("relay/stream.py", "_work"),
         ("relay/stream.py", "take"),
-        ("relay/views/calls.py", "handle"),
+        ("relay/views/calls.py", "_answer"),
     }
 )
 """The functions that catch every exception: around plugin code, and at the outermost edge of a request."""

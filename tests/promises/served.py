@@ -115,7 +115,7 @@ async def served(
         async with asyncio.timeout(SECONDS):
             while not (lines and lines[-1].startswith("Any OpenAI client:")):
                 line = (await process.stdout.readline()).decode()
-                assert line, "it ended"
+                assert line, f"it ended: {await process.stderr.read() if process.stderr is not None else lines}"
                 lines.append(line.rstrip("\n"))
         (key,) = [line.strip() for line in lines if line.strip().startswith("sk-relay-")]
         yield Served(process, folder, int(lines[0].rpartition(":")[2]), key, lines)
