@@ -29,8 +29,8 @@ __all__ = ["HEADER", "Repeater"]
 
 HEADER = "Idempotency-Key"
 LONGEST = 255
-OURS = ("x-ratelimit-", "anthropic-ratelimit-", "x-request-id", "request-id")
-"""Headers that are about one request and not about its answer."""
+OURS = ("ratelimit", "request-id")
+"""Words in the names of headers that are about one request and not about its answer."""
 
 log = logging.getLogger("relay.repeats")
 
@@ -144,7 +144,7 @@ class Recorder(Outlet):
         return orjson.dumps(self._about) + b"\n" + b"".join(self._parts)
 
     def _begin(self, headers: Mapping[str, str], content_type: str, *, stream: bool) -> None:
-        lasting = {name: value for name, value in headers.items() if not name.lower().startswith(OURS)}
+        lasting = {name: value for name, value in headers.items() if not any(word in name.lower() for word in OURS)}
         self._about = {"headers": lasting, "type": content_type, "stream": stream}
 
     def _take(self, data: bytes) -> None:

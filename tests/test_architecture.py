@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "life throttle config envelope events family fields limits memory shelf pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs guard lost origins proxies routing store.backup store.journal store.keys",
+        "body connection dialect fold hookspecs guard lost origins proxies routing store.backup store.backup store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
         "exchange health kit store.repeats store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
@@ -46,7 +46,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # The terminal.
         "cli.logs cli.moment cli.notify cli.options",
         "cli.database cli.lifetime cli.workers",
-        "cli.chat cli.check cli.init cli.keys cli.models cli.plugins cli.serve cli.usage",
+        "cli.backup cli.chat cli.check cli.init cli.keys cli.models cli.plugins cli.serve cli.usage",
         "cli",
         "__main__",
     )

@@ -16,6 +16,7 @@ BUILT_IN: Final = {
     "chat": ("relay.cli.chat", "Talk to a model through a running relay."),
     "keys": ("relay.cli.keys", "Create, list, change and revoke API keys."),
     "usage": ("relay.cli.usage", "Show what was used, by whom, and what it cost."),
+    "backup": ("relay.cli.backup", "Copy the database while the relay serves."),
     "models": ("relay.cli.models", "List the models that the relay would serve."),
     "check": ("relay.cli.check", "Find every mistake in a configuration."),
     "init": ("relay.cli.init", "Write a commented configuration to start from."),
