@@ -15,7 +15,7 @@ upstream asks for open a circuit at the first time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from relay.errors import RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
@@ -33,6 +33,8 @@ PROBE_SECONDS = 1.0
 """What callers are told to wait while somebody else finds out whether a target is back."""
 FORGET_SECONDS = 900.0
 """How long a fault is remembered that nobody comes back to."""
+ADDRESS_SECONDS = 30.0
+"""The longest cool-down of an address: to ask whether anybody is there costs nothing, and a restart takes no longer."""
 JITTER = 0.1
 """Cool-downs that nobody asked for are longer by up to this share: what failed together must not come back together."""
 
@@ -116,7 +118,7 @@ class Health:
     """The circuits of one process."""
 
     def __init__(self, pace: Pace, luck: Callable[[], float]) -> None:
-        self.pace = pace
+        self.paces = (replace(pace, longest=min(pace.longest, ADDRESS_SECONDS)), pace, pace)
         self.luck = luck
         self.circuits: dict[Scope, Circuit] = {}
         """Of everything that failed last; empty while all is well."""
@@ -178,7 +180,7 @@ class Health:
         circuit.code = error.code
         circuit.failed(
             now,
-            self.pace,
+            self.paces[place],
             self.luck(),
             probe=any(one is circuit for one in probes),
             told=error.retry_after,

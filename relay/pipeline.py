@@ -120,6 +120,8 @@ class Pipeline:
                 begun = None
                 try:
                     await self._timed(attempt, course)
+                    if call.attempts > 1:
+                        log.info("call %s: attempt %d at %s answered", call.id, call.attempts, _shown(course.target))
                     return
                 except (UpstreamError, NoSuchOperation) as error:
                     self.failed(call, course, error)
@@ -139,18 +141,10 @@ class Pipeline:
 
     def failed(self, call: Call, course: Course, error: RelayError) -> None:
         """Note that an attempt has failed. Raises the error if no other target may be tried."""
-        if isinstance(error, UpstreamError) and course.target is not None:
-            upstream = course.target.upstream
-            key = f" with key {upstream.key_number}" if upstream.key_number else ""
-            log.info(
-                "call %s: attempt %d at %s%s failed: %s (%s)",
-                call.id,
-                call.attempts,
-                course.target,
-                key,
-                error.code,
-                error.upstream_status,
-            )
+        if isinstance(error, UpstreamError):
+            place = _shown(course.target)
+            status = error.upstream_status
+            log.info("call %s: attempt %d at %s failed: %s (%s)", call.id, call.attempts, place, error.code, status)
         course.failed(error)
 
     def _reserve(self, call: Call, model: PublicModel) -> None:
@@ -178,8 +172,15 @@ class Pipeline:
         journal = relay.store.journal
         if journal is not None:
             call.place = journal.begin(
-                call.id, call.operation, model.id, call.key.id, call.at, head.input_estimate, output,
-                amount if account is not None else -1, head.stream,
+                call.id,
+                call.operation,
+                model.id,
+                call.key.id,
+                call.at,
+                head.input_estimate,
+                output,
+                amount if account is not None else -1,
+                head.stream,
             )
         call.headers.update(dialect.limit_headers(*call.reservation.views()))
 
@@ -233,3 +234,9 @@ class Pipeline:
         if own is not None:
             limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)
             yield Scope("key's model", (key.id, model.id), limits)
+
+
+def _shown(target: Target | None) -> str:
+    """A target in the log: of a key its number and nothing else."""
+    number = 0 if target is None else target.upstream.key_number
+    return f"{target} with key {number}" if number else str(target)

@@ -146,6 +146,16 @@ def test_an_address_is_left_alone_with_all_of_its_keys() -> None:
     assert [state.wait(target, 0.0) for target in (ONE, TWO, OTHER)] == [5.0] * 3
 
 
+def test_an_address_is_never_left_alone_for_long() -> None:
+    state, now, waits = health(), 0.0, []
+    for _ in range(8):
+        while not (wait := state.wait(ONE, now)):
+            fail(state, UpstreamUnreachable("no"), now)
+        waits.append(wait)
+        now += wait
+    assert waits == pytest.approx([5.0, 10.0, 20.0, 30.0, 30.0, 30.0, 30.0, 30.0])
+
+
 def test_a_refusal_by_a_model_shows_that_its_address_and_its_key_are_well() -> None:
     state = health()
     for _ in range(2):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Step = bytes | float | str
-"""Bytes to send, seconds to wait, or one of `fin`, `rst`, `stall`."""
+Step = bytes | float | str | asyncio.Event
+"""Bytes to send, seconds to wait, something to wait for, or one of `fin`, `rst`, `stall`."""
 
 
 @dataclass
@@ -106,6 +106,9 @@ class FakeUpstream:
                 elif isinstance(step, float | int) and not isinstance(step, bool):
                     if await self._wait(watch, step):
                         return False
+                elif isinstance(step, asyncio.Event):
+                    if await self._happens(step, watch):
+                        return False
                 elif step == "fin":
                     return False
                 elif step == "rst":
@@ -122,6 +125,16 @@ class FakeUpstream:
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
+
+    async def _happens(self, event: asyncio.Event, watch: asyncio.Task[bytes]) -> bool:
+        """Whether the peer left before it happened."""
+        happening = asyncio.create_task(event.wait())
+        await asyncio.wait({watch, happening}, return_when=asyncio.FIRST_COMPLETED)
+        if not happening.done():
+            happening.cancel()
+            self.peer_left.append(time.monotonic())
+            return True
+        return False
 
     async def _wait(self, watch: asyncio.Task[bytes], seconds: float | None) -> bool:
         """Whether the peer left meanwhile."""
