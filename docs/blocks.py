@@ -202,9 +202,20 @@ def dialects() -> str:
     for name, title in DIALECTS.items():
         speaking = [family.name for family in (bound.family for bound in plugins().families.values())]
         native = [one for one in speaking if name in plugins().families[one].family.dialects]
-        paths = ", ".join(code(f"POST {shown(route.path)}") for route in served[name].routes if route.method == "POST")
-        rows.append((code(name), title, paths, ", ".join(native)))
-    return table(("Dialect", "API", "Paths", "Passes through untouched to"), rows)
+        paths = [shown(route.path) for route in served[name].routes if route.method == "POST"]
+        rows.append((code(name), title, ", ".join(code(path) for path in shortest(paths)), ", ".join(native)))
+    return table(("Dialect", "API", "POST to", "Passes through untouched to"), rows)
+
+
+def shortest(paths: Sequence[str]) -> list[str]:
+    """Paths that have another one without their version left to that, and the last words of all others told once."""
+    first = [path for path in paths if path.startswith("/v1/") or f"/v1{path}" not in paths]
+    first = [path for path in first if path.replace("/v1/", "/v1beta/", 1) not in paths or path.startswith("/v1beta/")]
+    found: dict[str, list[str]] = {}
+    for path in first:
+        start, colon, verb = path.partition("}:")
+        found.setdefault(start + colon, []).append(verb)
+    return [start + (f"{{{', '.join(verbs)}}}" if len(verbs) > 1 else verbs[0]) for start, verbs in found.items()]
 
 
 def shown(path: str) -> str:
@@ -263,6 +274,8 @@ def meaning(method: str, path: str) -> str:
         return "the models that the key may use"
     if path.endswith("/models/{id}"):
         return "one model; its name may hold slashes"
+    if path == "/readyz":
+        return '`{"status":"ok"}` while it takes new calls, else 503; needs no key'
     if path == "/healthz":
         return '`{"status":"ok"}` while the process serves; needs no key'
     found = [
@@ -279,6 +292,9 @@ OPERATIONS = {
     "generate": "a generation",
     "count_tokens": "how many tokens a request has,",
     "embeddings": "vectors of texts",
+    "kept": "an answer that was stored,",
+    "kept_input": "what a stored answer was given,",
+    "drop": "that a stored answer is forgotten,",
     "socket": "426 to those who ask for a WebSocket, after which they use POST,",
 }
 """What a route's operation answers."""
