@@ -40,6 +40,7 @@ from relay.routing import Router
 from relay.shelf import Shelf
 from relay.store import Open, Store, StoreError, UsageRow
 from relay.store.keys import Key
+from relay.store.upkeep import Upkeep
 from relay.throttle import Throttle
 from relay.upstream import AiohttpTransport
 from relay.views import add_routes
@@ -133,11 +134,14 @@ class Relay:
                     # A plugin that cannot start takes its own models with it, not the relay.
                     log.exception("plugin %s could not start", name)
             lister = asyncio.create_task(self._keep_listing(), name="relay-model-lists")
+            upkeep = Upkeep(self.store.database, self.settings.store.keep_days)
+            keeper = asyncio.create_task(upkeep.keep_on(self.wall), name="relay-store-upkeep")
             try:
                 yield
             finally:
                 lister.cancel()
-                await asyncio.gather(lister, return_exceptions=True)
+                keeper.cancel()
+                await asyncio.gather(lister, keeper, return_exceptions=True)
 
     async def close(self) -> None:
         """Store the usage rows that wait, and close files and connections."""

@@ -69,6 +69,8 @@ class StoreSettings(msgspec.Struct, frozen=True):
     """Empty: `i8relay/relay.db` in the user's data folder."""
     journal: bool = True
     """Keep the calls in flight in a file beside the database, so that each has its row even after `kill -9`."""
+    keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    """Days after which usage rows become sums by the hour, which reports and budgets still count; 0: never."""
 
 
 class MemorySettings(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA trusted_schema = OFF",
+    "PRAGMA secure_delete = ON",
 )
 
 
@@ -361,6 +362,15 @@ class Database:
         await self._run("SELECT 1")
         if self.connection.in_transaction:
             await self._run("ROLLBACK")
+
+    async def empty_log(self) -> None:
+        """Fold the write-ahead log into the file, as far as no reader needs it, and empty it. Raises sqlite3.Error."""
+        async with self._lock:
+            await self._run("PRAGMA busy_timeout = 200")
+            try:
+                await self._run("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                await self._run(PRAGMAS[0])
 
     async def close(self) -> None:
         """Wait for running transactions, then close every connection. May be called twice."""

@@ -7,8 +7,14 @@ from relay.store.database import Reader
 
 __all__ = ["Spending"]
 
-SUM = "SELECT coalesce(sum(cost), 0) FROM usage WHERE key_id = ?1 AND at >= ?2 AND at < ?3"
-EVER = "SELECT coalesce(sum(cost), 0) FROM usage WHERE key_id = ?1"
+SUM = (
+    "SELECT (SELECT coalesce(sum(cost), 0) FROM usage WHERE key_id = ?1 AND at >= ?2 AND at < ?3)"
+    " + (SELECT coalesce(sum(cost), 0) FROM hours WHERE key_id = ?1 AND at >= ?2 AND at < ?3)"
+)
+EVER = (
+    "SELECT (SELECT coalesce(sum(cost), 0) FROM usage WHERE key_id = ?1)"
+    " + (SELECT coalesce(sum(cost), 0) FROM hours WHERE key_id = ?1)"
+)
 
 
 class Spending:

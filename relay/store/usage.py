@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Literal
 
 import aiosqlite
@@ -149,6 +149,18 @@ TOTALS = """
     sum(coalesce(usage.cost, 0)),
     sum(usage.cost IS NULL AND coalesce(usage.input, 0) + coalesce(usage.output, 0) > 0)
 """
+HOURS = """
+    sum(usage.requests),
+    sum(usage.requests * (usage.outcome IS (SELECT id FROM names WHERE name = 'ok'))),
+    sum(usage.requests * (usage.outcome IS (SELECT id FROM names WHERE name = 'client_abort'))),
+    sum(usage.input),
+    sum(usage.output),
+    sum(usage.cache_read),
+    sum(usage.reasoning),
+    sum(usage.cost),
+    sum(usage.unpriced)
+"""
+"""The same of rows that were added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +345,8 @@ class UsageTable:
     ) -> list[ReportRow]:
         """Sums per group, by one or several names of `GROUPS`; times go first to last, all else by cost.
 
-        `since` and `until` are Unix milliseconds, the second one exclusive. At most 10,000 groups.
+        `since` and `until` are Unix milliseconds, the second one exclusive. Rows that were added up count with the
+        beginning of their hour. At most 10,000 groups.
         """
         names = (by,) if isinstance(by, str) else tuple(by)
         for name in names:
@@ -344,10 +357,17 @@ class UsageTable:
         chosen = _filter(since, until, key_id, model)
         groups = ", ".join(GROUPS[name] for name in names)
         places = ", ".join(str(index + 1) for index in range(len(names)))
-        rows = await self._fetch(
-            f"SELECT {groups}, {TOTALS} FROM usage {chosen.sql} GROUP BY {places} LIMIT 10000",  # noqa: S608 - from tables of constants
-            chosen.parameters,
+        found = await self._fetch(
+            f"SELECT {groups}, {TOTALS} FROM usage {chosen.sql} GROUP BY {places}"  # noqa: S608 - from tables of constants
+            f" UNION ALL SELECT {groups}, {HOURS} FROM hours AS usage {chosen.sql} GROUP BY {places} LIMIT 20000",
+            [*chosen.parameters, *chosen.parameters],
         )
+        merged: dict[tuple[Any, ...], list[int]] = {}
+        for row in found:
+            # Errors are not summed up: they are what is left of the others.
+            known = merged.setdefault(row[: len(names)], [0] * (len(SUMS) - 1))
+            known[:] = [old + new for old, new in zip(known, row[len(names) :], strict=True)]
+        rows = [(*key, *added) for key, added in islice(merged.items(), 10_000)]
         labels = await self._labels(names, rows)
         result = []
         for row in rows:
