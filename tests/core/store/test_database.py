@@ -34,6 +34,7 @@ def run(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.promise("S-08")
 async def test_a_new_database_and_its_folder_are_for_the_owner_alone(path: Path) -> None:
     old = os.umask(0)
     try:
@@ -61,6 +62,7 @@ def test_the_file_is_never_open_to_others_not_even_for_a_moment(path: Path, monk
     assert seen == [0o600]
 
 
+@pytest.mark.promise("S-08")
 def test_a_file_that_others_could_read_is_tightened(path: Path) -> None:
     path.parent.mkdir()
     path.touch(0o644)
@@ -68,6 +70,7 @@ def test_a_file_that_others_could_read_is_tightened(path: Path) -> None:
     assert mode(path) == 0o600
 
 
+@pytest.mark.promise("S-08")
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "elsewhere.db"
     link = tmp_path / "relay.db"
@@ -77,6 +80,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.promise("S-07")
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder"):
         prepare(tmp_path)
@@ -89,6 +93,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", [b"hello, this is a letter and no database\n" * 200, b"SQLite", b"\0" * 8192])
+@pytest.mark.promise("S-07")
 def test_what_is_no_database_is_refused_and_untouched(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "relay.db"
     path.write_bytes(content)
@@ -110,6 +115,7 @@ def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["a page overwritten", "cut short", "header only"])
+@pytest.mark.promise("S-07")
 def test_a_damaged_database_is_refused_and_untouched(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "relay.db"
     prepare(path)
@@ -127,6 +133,7 @@ def test_a_damaged_database_is_refused_and_untouched(tmp_path: Path, damage: str
     assert path.read_bytes() == bytes(data)
 
 
+@pytest.mark.promise("S-06")
 def test_a_newer_schema_is_refused_and_untouched(path: Path) -> None:
     prepare(path, [*migrations(), Migration(9000, "9000_future.sql", "CREATE TABLE future (id INTEGER);")])
     before = path.read_bytes()
@@ -142,6 +149,7 @@ def test_a_migration_whose_text_changed_is_refused(path: Path) -> None:
         prepare(path, [first._replace(sql=first.sql + "\n-- now different\n"), *rest])
 
 
+@pytest.mark.promise("S-06")
 def test_later_migrations_are_applied_once_and_in_order(path: Path) -> None:
     prepare(path)
     later = [
@@ -169,6 +177,7 @@ def test_a_failing_migration_leaves_nothing_behind(path: Path) -> None:
     prepare(path, [*migrations(), broken._replace(sql="CREATE TABLE whole (id INTEGER);")])
 
 
+@pytest.mark.promise("S-06")
 def test_a_migration_killed_in_the_middle_is_resumed(path: Path) -> None:
     prepare(path)
     slow = """
@@ -243,6 +252,7 @@ async def test_the_file_is_set_up_for_several_processes(store: Store) -> None:
     assert await pragma("journal_size_limit") == 64 * 1024 * 1024
 
 
+@pytest.mark.promise("S-05")
 async def test_a_cancelled_write_leaves_no_open_transaction(store: Store) -> None:
     for steps in range(12):
 
@@ -265,6 +275,7 @@ async def test_a_cancelled_write_leaves_no_open_transaction(store: Store) -> Non
         assert rows[0][0] in (0, 3), "all of it or nothing"
 
 
+@pytest.mark.promise("S-05")
 async def test_cancelling_the_caller_does_not_cancel_the_work(store: Store) -> None:
     begun = asyncio.Event()
 

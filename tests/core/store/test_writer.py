@@ -81,6 +81,7 @@ async def test_a_full_batch_does_not_wait_for_the_interval() -> None:
     await writer.close()
 
 
+@pytest.mark.promise("S-04")
 async def test_while_the_database_is_locked_rows_wait_and_none_is_lost() -> None:
     sink = Sink()
     sink.error = LOCKED
@@ -95,6 +96,7 @@ async def test_while_the_database_is_locked_rows_wait_and_none_is_lost() -> None
     await writer.close()
 
 
+@pytest.mark.promise("S-04")
 async def test_a_full_queue_drops_the_oldest_counts_them_and_complains_once(caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink()
     sink.error = LOCKED
@@ -155,6 +157,7 @@ async def test_closing_a_writer_that_never_wrote_is_immediate() -> None:
     assert writer.written == 0
 
 
+@pytest.mark.promise("S-01")
 async def test_a_foreign_writer_holding_the_lock_loses_nothing(
     store: Store, path: Path, make: Callable[..., UsageRow]
 ) -> None:
@@ -177,6 +180,7 @@ async def test_a_foreign_writer_holding_the_lock_loses_nothing(
     assert store.usage.writer.dropped == 0
 
 
+@pytest.mark.promise("S-01")
 async def test_a_lock_longer_than_the_busy_timeout_loses_nothing(
     store: Store, path: Path, make: Callable[..., UsageRow]
 ) -> None:
@@ -193,6 +197,7 @@ async def test_a_lock_longer_than_the_busy_timeout_loses_nothing(
     assert row.requests == 100
 
 
+@pytest.mark.promise("S-03")
 async def test_a_full_disk_keeps_rows_until_there_is_room_again(store: Store, make: Callable[..., UsageRow]) -> None:
     connection = store.database.connection
     ((pages,),) = await connection.execute_fetchall("PRAGMA page_count")
@@ -258,6 +263,7 @@ async def test_a_cancelled_caller_of_flush_leaves_the_writer_running(
     assert len(await store.usage.rows()) == 2
 
 
+@pytest.mark.promise("C-05")
 async def test_a_killed_process_loses_no_row_that_was_written(
     path: Path, sql: Callable[..., list[tuple[Any, ...]]]
 ) -> None:
