@@ -275,7 +275,7 @@ def meaning(method: str, path: str) -> str:
     if path.endswith("/models/{id}"):
         return "one model; its name may hold slashes"
     if path == "/readyz":
-        return '`{"status":"ok"}` while it takes new calls, else 503; needs no key'
+        return '`{"status":"ready", ...}` while it should be asked, else 503; needs no key'
     if path == "/healthz":
         return '`{"status":"ok"}` while the process serves; needs no key'
     found = [
