@@ -227,8 +227,9 @@ class Relay:
         return known[1]
 
     def forget(self) -> None:
-        """Prices and faults that were found under another configuration."""
+        """Prices, limits and faults that were found under another configuration."""
         self._prices.clear()
+        self.pipeline.forget()
         self.listing_errors = {
             name: reason for name, reason in self.listing_errors.items() if name in self.router.upstreams
         }
@@ -313,7 +314,9 @@ class Relay:
         try:
             await self.store.usage.restore(rows)
         except (sqlite3.Error, StoreError) as error:
-            log.error("%d calls of a process that crashed cannot be recorded before the next start: %s", len(rows), error)
+            log.error(
+                "%d calls of a process that crashed cannot be recorded before the next start: %s", len(rows), error
+            )
             return
         journal.settled()
         if rows:
@@ -397,9 +400,7 @@ async def create_app(
     """The application of one relay. Raises ConfigError, Contradiction or StoreError before anything is served."""
     plugins = plugins or load_plugins(config.settings)
     catalog = await read_catalog(config, plugins)
-    store = await Store.open(
-        database or configured_database(config), watch=True, journal=config.settings.store.journal
-    )
+    store = await Store.open(database or configured_database(config), watch=True, journal=config.settings.store.journal)
     if transport is None:
         transport = Http1Transport() if config.settings.server.transport == "relay" else AiohttpTransport()
     relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)

@@ -22,7 +22,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "life throttle config envelope events family fields limits memory shelf pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs guard lost origins proxies routing store.backup store.backup store.journal store.keys store.upkeep",
+        "body connection dialect fold hookspecs guard lost origins proxies routing"
+        " store.backup store.journal store.keys store.upkeep",
         # What translators are made of; how usage and keys are looked up.
         "exchange health kit store.repeats store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
@@ -38,7 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # The web.
         "views.auth",
         "gate lane",
-        "views.calls views.health views.models",
+        "views.calls views.health views.kept views.models",
         "views",
         "app",
         "drain",

@@ -16,6 +16,7 @@ import pytest
 from relay.app import RELAY, create_app
 from relay.config import read_text
 from relay.manager import Plugins
+from relay.reload import reload
 from tests.flow.conftest import ALONE, Running, Start, openai_config
 from tests.flow.fake import DONE, FakeUpstream, Seen, chat_answer, chat_chunk, chat_stream, http, stream
 from tests.flow.loops import RelayServer
@@ -153,6 +154,17 @@ async def test_the_configured_budget_holds_for_keys_without_their_own(start: Sta
     assert [(await ask(relay))[0] for _ in range(2)] == [200, 200]
 
 
+async def test_a_configuration_that_is_read_again_brings_its_budget(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = spends(10_000)
+    relay = await start(config(upstream))
+    assert [(await ask(relay))[0] for _ in range(2)] == [200, 200]
+    text = ALONE + "\n".join(line.strip() for line in config(upstream).splitlines())
+    await reload(relay.relay, read_text(text + "\n[keys.budget]\nday = 0.03\n", "test.toml", {}))
+    assert [(await ask(relay))[0] for _ in range(2)] == [200, 402]
+    await reload(relay.relay, read_text(text, "test.toml", {}))
+    assert (await ask(relay))[0] == 200
+
+
 @pytest.mark.promise("L-04")
 async def test_changing_a_key_while_it_spends_changes_nothing_of_what_it_spent(
     start: Start, upstream: FakeUpstream
@@ -284,7 +296,10 @@ async def test_nothing_stays_reserved_however_a_call_ends(
     upstream.answer = ENDINGS["success"]
     limits = {"concurrency": 1, "budget": {"day": 10**6 * UNIT}}
     relay = await start(
-        config(upstream).replace('api_key = "', 'first_byte_timeout = 0.05\n    idle_timeout = 0.05\n    api_key = "'),
+        # Every one of these calls is to come to its own ending.
+        config(upstream, "[routing]\n    max_cool_down_seconds = 0\n    max_attempts = 1\n").replace(
+            'api_key = "', 'first_byte_timeout = 0.05\n    idle_timeout = 0.05\n    api_key = "'
+        ),
         key=limits,
     )
 
