@@ -18,6 +18,7 @@ import click
 import msgspec
 from aiohttp import web
 from measured import features, growth, measured, table
+from promised import promises_block, readme_block
 from proven import conformance
 from provoked import answers_block, pairs_block, requests_block
 
@@ -561,6 +562,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "performance": measured,
     "features": features,
     "growth": growth,
+    "promises": promises_block,
+    "promises-short": readme_block,
     "cli": cli,
     "commands": command_names,
     "plugins": plugin_table,

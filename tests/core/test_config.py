@@ -87,6 +87,7 @@ def test_a_files_place_may_begin_with_the_home_folder(tmp_path: Path, monkeypatc
     assert read_text(text, "c.toml", {}).settings.upstreams["a"].api_key == "k-1"
 
 
+@pytest.mark.promise("A-04")
 def test_a_mistake_never_repeats_a_value() -> None:
     told = "\n".join(problems('[upstreams.a]\nidle_timeout = "sk-SECRET"\n[server]\nlog_level = "sk-SECRET"'))
     assert "SECRET" not in told

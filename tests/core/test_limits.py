@@ -14,6 +14,7 @@ def key(rpm: int = 0, tpm: int = 0, concurrency: int = 0) -> Scope:
     return Scope("key", 1, Limits(rpm, tpm, concurrency))
 
 
+@pytest.mark.promise("L-09")
 def test_a_bucket_admits_no_more_than_its_burst_plus_its_rate_in_any_window() -> None:
     limiter, scope, rng = Limiter(), key(rpm=60), random.Random(7)
     now, admitted = 0.0, []
@@ -33,6 +34,7 @@ def test_a_bucket_admits_no_more_than_its_burst_plus_its_rate_in_any_window() ->
     assert len(admitted) == pytest.approx(60 + now, abs=2)
 
 
+@pytest.mark.promise("L-09")
 def test_retry_after_is_exact() -> None:
     limiter, scope = Limiter(), key(rpm=30)
     for _ in range(30):
@@ -46,6 +48,7 @@ def test_retry_after_is_exact() -> None:
     limiter.reserve([scope], 0, 100.0 + wait)
 
 
+@pytest.mark.promise("L-10")
 @pytest.mark.parametrize(("used", "left"), [(5, 995), (100, 900), (500, 500)])
 def test_tokens_are_corrected_by_what_was_really_used(used: int, left: int) -> None:
     limiter, scope = Limiter(), key(tpm=1000)
@@ -55,6 +58,7 @@ def test_tokens_are_corrected_by_what_was_really_used(used: int, left: int) -> N
     assert tokens.remaining == left
 
 
+@pytest.mark.promise("L-10")
 def test_a_debt_is_at_most_one_bucket_deep() -> None:
     limiter, scope = Limiter(), key(tpm=600)
     limiter.reserve([scope], 1, 0.0).settle(10**9, 0.0)
@@ -78,6 +82,7 @@ def test_a_refused_call_takes_nothing_from_any_bucket() -> None:
     assert limiter.running() == 0
 
 
+@pytest.mark.promise("L-06")
 def test_places_are_freed_once_and_only_once() -> None:
     limiter, scope = Limiter(), key(concurrency=1)
     held = limiter.reserve([scope], 0, 0.0)
@@ -99,6 +104,7 @@ def test_a_request_over_the_whole_limit_is_told_so_and_not_to_retry() -> None:
     assert refused.value.should_retry is False
 
 
+@pytest.mark.promise("L-05")
 def test_a_clock_that_goes_back_neither_refills_nor_starves() -> None:
     limiter, scope = Limiter(), key(rpm=60)
     for _ in range(60):
@@ -117,6 +123,7 @@ def test_a_changed_limit_counts_at_once_and_keeps_what_was_used() -> None:
     limiter.reserve([key(rpm=12)], 0, 0.0)
 
 
+@pytest.mark.promise("L-14")
 def test_memory_follows_use() -> None:
     limiter = Limiter()
     for number in range(5000):

@@ -40,6 +40,7 @@ def errors(plugins: Plugins) -> dict[str, str | None]:
     return {record.name: record.error for record in plugins.records}
 
 
+@pytest.mark.promise("P-02")
 def test_a_misspelt_hook_is_reported_with_the_right_name() -> None:
     plugins = loaded(bad=module(translate_reqest=lambda request: b""), good=module(relay_families=family("one")))
     assert errors(plugins) == {
@@ -49,11 +50,13 @@ def test_a_misspelt_hook_is_reported_with_the_right_name() -> None:
     assert set(plugins.families) == {"one"}
 
 
+@pytest.mark.promise("P-02")
 def test_a_hook_with_an_argument_it_does_not_have_is_reported() -> None:
     plugins = loaded(bad=module(list_models=lambda upstraem: None))
     assert "upstraem" in str(errors(plugins)["bad"])
 
 
+@pytest.mark.promise("P-05")
 def test_a_coroutine_where_a_function_is_needed_is_reported() -> None:
     async def translate_request(request: Request) -> bytes:
         return b""
@@ -66,6 +69,7 @@ def test_a_plugin_without_hooks_is_reported() -> None:
     assert "implements no hook" in str(errors(loaded(bad=ModuleType("empty")))["bad"])
 
 
+@pytest.mark.promise("P-02")
 @pytest.mark.parametrize("raised", [ImportError("no such thing"), SystemExit(3), SyntaxError("bad"), RuntimeError("x")])
 def test_a_plugin_that_cannot_be_imported_takes_nobody_with_it(raised: BaseException) -> None:
     def bring() -> object:
@@ -79,6 +83,7 @@ def test_a_plugin_that_cannot_be_imported_takes_nobody_with_it(raised: BaseExcep
     assert set(plugins.families) == {"one"}
 
 
+@pytest.mark.promise("P-02")
 def test_a_plugin_whose_registration_raises_takes_nobody_with_it() -> None:
     def relay_families() -> Sequence[Family]:
         raise RuntimeError("boom")
@@ -93,6 +98,7 @@ def test_something_that_is_no_family_is_reported() -> None:
     assert "returned str from relay_families, not Family" in str(errors(plugins)["bad"])
 
 
+@pytest.mark.promise("P-09")
 def test_two_plugins_for_one_family_stop_the_relay() -> None:
     with pytest.raises(Contradiction, match="'a' and 'b' both serve the family 'one'"):
         loaded(a=module(relay_families=family("one")), b=module(relay_families=family("one")))
@@ -122,6 +128,7 @@ def test_a_wrapper_of_another_plugin_sees_every_family() -> None:
     assert seen == ["m"]
 
 
+@pytest.mark.promise("P-03")
 def test_what_a_plugin_raises_is_named_and_its_own_errors_are_kept() -> None:
     def broken(request: Request) -> bytes:
         raise KeyError("secret detail")
@@ -140,6 +147,7 @@ def test_what_a_plugin_raises_is_named_and_its_own_errors_are_kept() -> None:
         plugins.families["two"].translate_request(REQUEST, TARGET, [])
 
 
+@pytest.mark.promise("P-03")
 @pytest.mark.parametrize("answer", [None, "text", 3])
 def test_an_answer_of_the_wrong_type_is_a_plugin_error(answer: object) -> None:
     plugins = loaded(a=module(relay_families=family("one"), translate_request=lambda: answer))
@@ -160,6 +168,7 @@ def test_files_of_the_drop_in_folder_are_plugins(tmp_path: Path) -> None:
     assert json.loads("1") == 1
 
 
+@pytest.mark.promise("P-01")
 def test_there_is_no_drop_in_folder_unless_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "evil.py").write_text("raise AssertionError('imported')")
     for name in ("plugins", "providers"):
@@ -169,6 +178,7 @@ def test_there_is_no_drop_in_folder_unless_one_is_named(tmp_path: Path, monkeypa
     assert "evil" not in {record.name for record in Plugins.load().records}
 
 
+@pytest.mark.promise("P-01")
 def test_a_disabled_plugin_is_not_imported() -> None:
     plugins = Plugins.load(disabled=["demo"])
     record = next(record for record in plugins.records if record.name == "demo")
@@ -182,6 +192,7 @@ def test_every_built_in_plugin_loads() -> None:
     )
 
 
+@pytest.mark.promise("P-06")
 def test_plugins_get_their_own_options_only() -> None:
     seen: list[Any] = []
 

@@ -95,6 +95,8 @@ async def test_every_answer_carries_its_id_and_its_limits(start: Start, upstream
     assert headers["x-request-id"] in ids
 
 
+@pytest.mark.promise("L-01")
+@pytest.mark.promise("L-09")
 async def test_limits_refuse_with_the_exact_wait_and_leave_a_row(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [chat_answer()]
     relay = await start(openai_config(upstream), key={"rpm": 1})
@@ -110,6 +112,7 @@ async def test_limits_refuse_with_the_exact_wait_and_leave_a_row(start: Start, u
     assert [(row.outcome, row.status) for row in await relay.rows()] == [("rejected", 429), ("ok", 200)]
 
 
+@pytest.mark.promise("L-01")
 @pytest.mark.parametrize(
     ("key", "config"),
     [
@@ -141,6 +144,7 @@ async def test_each_kind_of_limit_fires(start: Start, upstream: FakeUpstream, ke
     assert relay.relay.limiter.running() == 0
 
 
+@pytest.mark.promise("A-10")
 @pytest.mark.parametrize("header", ["Authorization", "x-api-key", "api-key", "x-goog-api-key"])
 async def test_every_usual_key_header_works(start: Start, upstream: FakeUpstream, header: str) -> None:
     upstream.scripts = [chat_answer()]
@@ -155,6 +159,7 @@ async def test_every_usual_key_header_works(start: Start, upstream: FakeUpstream
         assert response.status == 200
 
 
+@pytest.mark.promise("A-15")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -182,6 +187,7 @@ async def test_without_a_good_key_nothing_happens(start: Start, upstream: FakeUp
     assert not await relay.rows()
 
 
+@pytest.mark.promise("A-11")
 async def test_a_key_sees_and_uses_only_its_models(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [chat_answer()]
     config = openai_config(upstream) + '    [models.other]\n    targets = ["up/m-2"]\n'
@@ -217,6 +223,7 @@ async def test_models_tell_what_they_can_and_cost(start: Start, upstream: FakeUp
         assert await response.json() == model
 
 
+@pytest.mark.promise("A-14")
 async def test_a_revoked_key_is_refused_within_a_second(start: Start, upstream: FakeUpstream) -> None:
     from relay.store import Store
 
@@ -231,6 +238,7 @@ async def test_a_revoked_key_is_refused_within_a_second(start: Start, upstream: 
         assert response.status == 401
 
 
+@pytest.mark.promise("F-07")
 async def test_the_next_target_is_tried_when_the_first_is_busy(start: Start, upstream: FakeUpstream) -> None:
     upstream.answer = lambda seen: (
         http({"error": {"message": "slow down"}}, 429) if seen.json["model"] == "m-1" else chat_answer()
@@ -244,6 +252,7 @@ async def test_the_next_target_is_tried_when_the_first_is_busy(start: Start, ups
     assert (row.attempts, row.target_model, row.outcome) == (2, "m-2", "ok")
 
 
+@pytest.mark.promise("F-06")
 async def test_a_request_that_is_wrong_is_not_tried_elsewhere(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [http({"error": {"message": "bad temperature", "param": "temperature"}}, 400)]
     config = openai_config(upstream).replace('["up/m-1"]', '["up/m-1", "up/m-2"]')
@@ -310,6 +319,7 @@ async def test_tool_arguments_are_judged_and_the_verdict_is_kept(
     assert [row.tools for row in await relay.rows()] == [verdict, verdict]
 
 
+@pytest.mark.promise("H-09")
 async def test_strict_makes_bad_tool_arguments_an_error(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [tool_answer('{"city":3}'), tool_stream('{"city":3}')]
     relay = await start(openai_config(upstream) + '    [tools]\n    arguments = "strict"\n')
@@ -323,6 +333,7 @@ async def test_strict_makes_bad_tool_arguments_an_error(start: Start, upstream: 
     assert json.loads(last[6:])["error"]["code"] == "invalid_tool_arguments"
 
 
+@pytest.mark.promise("H-09")
 async def test_a_tool_definition_that_is_no_schema_is_refused_with_its_path(
     start: Start, upstream: FakeUpstream
 ) -> None:

@@ -36,6 +36,8 @@ CUTS: dict[str, list[Step]] = {
 }
 
 
+@pytest.mark.promise("U-01")
+@pytest.mark.promise("U-02")
 @pytest.mark.parametrize("cut", CUTS)
 async def test_a_cut_stream_ends_with_an_error_and_never_looks_finished(
     start: Start, upstream: FakeUpstream, cut: str
@@ -57,6 +59,7 @@ async def test_a_cut_stream_ends_with_an_error_and_never_looks_finished(
     assert (row.cost or 0) > 0
 
 
+@pytest.mark.promise("U-02")
 async def test_a_stall_ends_with_an_error(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [stream(*WORDS, "stall", end=False)]
     relay = await start(openai_config(upstream).replace("[models.m]", "idle_timeout = 0.3\n    [models.m]"))
@@ -66,6 +69,7 @@ async def test_a_stall_ends_with_an_error(start: Start, upstream: FakeUpstream) 
     assert (await relay.row()).outcome == "timeout"
 
 
+@pytest.mark.promise("U-02")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_an_upstream_that_never_answers_is_a_504(start: Start, upstream: FakeUpstream, streamed: bool) -> None:
     upstream.scripts = [["stall"]]
@@ -77,6 +81,7 @@ async def test_an_upstream_that_never_answers_is_a_504(start: Start, upstream: F
     assert (row.outcome, row.status, row.cost) == ("timeout", 504, 0)
 
 
+@pytest.mark.promise("U-03")
 async def test_an_error_before_the_first_output_is_a_real_status_and_falls_over(
     start: Start, upstream: FakeUpstream
 ) -> None:
@@ -93,6 +98,7 @@ async def test_an_error_before_the_first_output_is_a_real_status_and_falls_over(
     assert b"it broke" not in got
 
 
+@pytest.mark.promise("U-03")
 async def test_an_error_after_output_passes_through_once_and_ends_the_stream(
     start: Start, upstream: FakeUpstream
 ) -> None:
@@ -104,6 +110,7 @@ async def test_an_error_after_output_passes_through_once_and_ends_the_stream(
     assert (await relay.row()).outcome == "upstream_error"
 
 
+@pytest.mark.promise("U-04")
 async def test_an_upstream_that_does_not_close_after_the_end_does_not_hold_the_client(
     start: Start, upstream: FakeUpstream
 ) -> None:
@@ -116,6 +123,7 @@ async def test_an_upstream_that_does_not_close_after_the_end_does_not_hold_the_c
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.promise("U-04")
 async def test_a_stream_without_done_but_with_a_finish_is_complete(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [stream(*WORDS, chat_chunk(finish="stop"))]
     relay = await start(openai_config(upstream))
@@ -148,6 +156,8 @@ UNUSABLE: dict[str, tuple[list[Step], int, str]] = {
 }
 
 
+@pytest.mark.promise("U-10")
+@pytest.mark.promise("U-16")
 @pytest.mark.parametrize("case", UNUSABLE)
 async def test_each_broken_answer_is_a_clear_error(start: Start, upstream: FakeUpstream, case: str) -> None:
     script, status, code = UNUSABLE[case]
@@ -169,6 +179,7 @@ async def test_each_broken_answer_is_a_clear_error(start: Start, upstream: FakeU
     assert relay.relay.limiter.running() == 0
 
 
+@pytest.mark.promise("U-18")
 async def test_an_upstream_that_is_not_there_is_a_502(start: Start, upstream: FakeUpstream) -> None:
     relay = await start(openai_config(upstream))
     await upstream.stop()
@@ -199,6 +210,7 @@ BAD: dict[str, tuple[bytes, str | None]] = {
 }
 
 
+@pytest.mark.promise("H-06")
 @pytest.mark.parametrize("case", BAD)
 async def test_each_bad_request_is_a_400_that_names_the_parameter(
     start: Start, upstream: FakeUpstream, case: str
@@ -225,6 +237,7 @@ async def test_an_unknown_model_is_a_404(start: Start, upstream: FakeUpstream) -
     assert (row.outcome, row.model) == ("rejected", None)
 
 
+@pytest.mark.promise("H-08")
 async def test_a_body_over_the_limit_is_a_413(start: Start, upstream: FakeUpstream) -> None:
     relay = await start(openai_config(upstream) + "    [server]\n    max_body_mb = 1\n")
     async with relay.client.post(f"{relay.url}/v1/chat/completions", data=io.BytesIO(b"x" * 1_500_000)) as response:
@@ -233,6 +246,7 @@ async def test_a_body_over_the_limit_is_a_413(start: Start, upstream: FakeUpstre
     assert (await relay.row()).status == 413
 
 
+@pytest.mark.promise("H-05")
 async def test_a_compressed_body_is_refused(start: Start, upstream: FakeUpstream) -> None:
     relay = await start(openai_config(upstream))
     async with relay.client.post(
@@ -241,6 +255,7 @@ async def test_a_compressed_body_is_refused(start: Start, upstream: FakeUpstream
         assert response.status == 415
 
 
+@pytest.mark.promise("H-04")
 async def test_a_body_that_never_comes_times_out(start: Start, upstream: FakeUpstream) -> None:
     relay = await start(openai_config(upstream) + "    [server]\n    body_timeout = 0.3\n")
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.server.port)
@@ -256,6 +271,7 @@ async def test_a_body_that_never_comes_times_out(start: Start, upstream: FakeUps
     writer.close()
 
 
+@pytest.mark.promise("H-08")
 async def test_wrong_paths_and_methods_are_enveloped(start: Start, upstream: FakeUpstream) -> None:
     relay = await start(openai_config(upstream))
     for method, path, status in (
@@ -279,6 +295,7 @@ async def left(upstream: FakeUpstream, since: float) -> float:
     raise AssertionError("the upstream never saw its peer leave")
 
 
+@pytest.mark.promise("F-01")
 @pytest.mark.parametrize(
     ("streamed", "script", "seen"),
     [
@@ -312,6 +329,7 @@ async def test_a_client_that_leaves_ends_the_upstreams_work(
         assert (row.cost or 0) > 0
 
 
+@pytest.mark.promise("P-04")
 async def test_a_broken_decoder_costs_numbers_and_not_the_stream(
     start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +351,7 @@ async def test_a_broken_decoder_costs_numbers_and_not_the_stream(
     assert (await relay.row()).usage_source == "estimate"
 
 
+@pytest.mark.promise("P-04")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_broken_meter_costs_numbers_and_not_the_answer(
     start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, streamed: bool
@@ -356,6 +375,7 @@ async def test_a_broken_meter_costs_numbers_and_not_the_answer(
     assert (row.outcome, row.usage_source) == ("ok", "estimate" if streamed else "provider")
 
 
+@pytest.mark.promise("U-12")
 async def test_silence_is_filled_with_keep_alives_between_events(start: Start, upstream: FakeUpstream) -> None:
     half = WORDS[1][:20]
     upstream.scripts = [

@@ -106,6 +106,7 @@ async def test_a_plain_call_takes_the_lane_and_leaves_one_row(
     assert relay.relay.limiter.running() == 0
 
 
+@pytest.mark.promise("H-17")
 async def test_pipelined_requests_are_answered_in_their_order(
     start: Start, upstream: FakeUpstream, taken: list[lane.Passage]
 ) -> None:
@@ -159,6 +160,7 @@ async def test_a_body_in_a_packet_of_its_own_still_takes_the_lane(
     assert len(await relay.rows()) == 3
 
 
+@pytest.mark.promise("H-17")
 async def test_connection_close_and_old_clients_are_answered_and_let_go(start: Start, upstream: FakeUpstream) -> None:
     upstream.scripts = [chat_answer(), chat_answer(), chat_answer(), chat_stream()]
     relay = await start(openai_config(upstream))
@@ -236,6 +238,7 @@ async def test_a_connection_is_not_taken_for_idle_while_its_call_runs(start: Sta
         assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
+@pytest.mark.promise("U-15")
 async def test_a_second_answer_in_the_same_packet_reaches_nobody(start: Start, upstream: FakeUpstream) -> None:
     good = chat_answer()
     surplus = b"".join(step for step in chat_answer(text="SMUGGLED") if isinstance(step, bytes))

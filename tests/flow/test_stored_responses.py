@@ -81,6 +81,7 @@ async def test_a_tools_result_finds_its_call(start: Start, upstream: FakeUpstrea
     assert [message["role"] for message in upstream.seen[-1].json["messages"]] == ["user", "assistant", "tool"]
 
 
+@pytest.mark.promise("A-13")
 async def test_answers_belong_to_the_key_they_were_given_to(start: Start, upstream: FakeUpstream, connect: Any) -> None:
     upstream.scripts = [chat_answer()]
     relay = await start(openai_config(upstream))

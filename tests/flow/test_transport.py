@@ -88,6 +88,7 @@ GOOD: dict[str, tuple[list[Step], bytes]] = {
 }
 
 
+@pytest.mark.promise("U-05")
 @pytest.mark.parametrize("case", GOOD)
 async def test_every_framing_gives_the_same_bytes(transport: Any, upstream: FakeUpstream, case: str) -> None:
     script, body = GOOD[case]
@@ -141,6 +142,7 @@ BROKEN: dict[str, tuple[list[Step], type[RelayError]]] = {
 }
 
 
+@pytest.mark.promise("U-11")
 @pytest.mark.parametrize("case", BROKEN)
 async def test_every_broken_answer_is_an_error(own: Http1Transport, upstream: FakeUpstream, case: str) -> None:
     script, kind = BROKEN[case]
@@ -176,6 +178,7 @@ async def test_a_connection_is_used_again_after_a_complete_answer(own: Http1Tran
     assert not upstream.peer_left
 
 
+@pytest.mark.promise("U-15")
 @pytest.mark.parametrize(
     "script",
     [
@@ -193,6 +196,7 @@ async def test_a_connection_with_something_behind_the_answer_is_not(
     assert (await fetch(own, upstream))[2] == b"clean"
 
 
+@pytest.mark.promise("F-04")
 async def test_a_connection_that_the_server_closed_is_not_used_again(
     own: Http1Transport, upstream: FakeUpstream
 ) -> None:
@@ -202,6 +206,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(
     assert (await fetch(own, upstream))[2] == b"two"
 
 
+@pytest.mark.promise("F-02")
 async def test_leaving_early_closes_the_connection(transport: Any, upstream: FakeUpstream) -> None:
     upstream.scripts = [[HEAD + b"Content-Length: 9\r\n\r\nhello", "stall"]]
     async with transport.send(*to(upstream)) as answer:
@@ -236,6 +241,7 @@ async def test_a_body_over_the_limit_is_an_error(transport: Any, upstream: FakeU
         await fetch(transport, upstream, limit=1000)
 
 
+@pytest.mark.promise("X-05")
 async def test_a_slow_reader_stops_the_upstream(own: Http1Transport, upstream: FakeUpstream) -> None:
     big = [HEAD + b"Content-Length: 50000000\r\n\r\n", *[b"x" * 1_000_000] * 50]
     upstream.scripts = [big]
@@ -245,6 +251,7 @@ async def test_a_slow_reader_stops_the_upstream(own: Http1Transport, upstream: F
         assert sum([len(piece) async for piece in answer.chunks()]) == 50_000_000
 
 
+@pytest.mark.promise("X-05")
 async def test_a_sink_that_is_full_stops_the_upstream(own: Http1Transport, upstream: FakeUpstream) -> None:
     class Slow:
         taken = 0
@@ -312,6 +319,7 @@ async def test_no_header_becomes_two(own: Http1Transport, upstream: FakeUpstream
     assert not upstream.seen
 
 
+@pytest.mark.promise("U-13")
 async def test_a_redirect_is_not_followed(transport: Any, upstream: FakeUpstream) -> None:
     decoy = FakeUpstream(scripts=[http(b"{}")])
     await decoy.start()
@@ -351,6 +359,7 @@ async def serve_tls(certificate: Path) -> tuple[asyncio.Server, int]:
     return server, server.sockets[0].getsockname()[1]
 
 
+@pytest.mark.promise("U-18")
 async def test_certificates_are_verified(certificate: Path) -> None:
     server, port = await serve_tls(certificate)
     trusted = Http1Transport(context=ssl.create_default_context(cafile=str(certificate)))
@@ -448,6 +457,7 @@ async def test_tls_goes_through_the_proxys_tunnel(certificate: Path) -> None:
         await server.wait_closed()
 
 
+@pytest.mark.promise("F-14")
 async def test_many_at_once_wait_for_nobody(own: Http1Transport, upstream: FakeUpstream) -> None:
     upstream.scripts = [[0.2, *http(b"{}")]]
     began = time.monotonic()

@@ -184,6 +184,7 @@ def test_an_open_answer_is_finished_before_it_leaves(serve: Serve) -> None:
     assert relay.end()[0] == 0
 
 
+@pytest.mark.promise("C-08")
 def test_a_port_in_use_is_one_line_and_status_1(serve: Serve) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -205,6 +206,7 @@ def test_a_start_that_fails_wastes_no_first_key(serve: Serve) -> None:
     assert any(line.strip().startswith("sk-relay-") for line in lines)
 
 
+@pytest.mark.promise("C-08")
 def test_a_bad_configuration_never_starts(serve: Serve, tmp_path: Path) -> None:
     code, output, errors = serve(config='[server]\nport = "x"\n[keys]\nrpm = -1\n').end()
     assert code == 1
@@ -219,6 +221,7 @@ def test_a_folder_of_plugins_that_is_missing_never_starts(serve: Serve, tmp_path
     assert errors == f"{tmp_path / 'relay.toml'}: line 7: plugins.folder: there is no folder '/nowhere/at/all'\n"
 
 
+@pytest.mark.promise("A-03")
 def test_other_machines_are_served_only_once_there_is_a_key(serve: Serve) -> None:
     code, output, errors = serve("--host", "0.0.0.0").end()
     assert code == 1
@@ -229,6 +232,7 @@ def test_other_machines_are_served_only_once_there_is_a_key(serve: Serve) -> Non
     )
 
 
+@pytest.mark.promise("C-08")
 def test_a_database_that_is_none_is_one_line(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "relay.db").write_text("this is no database, and long enough to be told apart from one" * 10)
     code, output, errors = serve().end()
@@ -237,6 +241,7 @@ def test_a_database_that_is_none_is_one_line(serve: Serve, tmp_path: Path) -> No
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.promise("P-02")
 def test_a_broken_plugin_is_named_and_the_relay_serves(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "drop-ins"
     folder.mkdir()
@@ -246,6 +251,7 @@ def test_a_broken_plugin_is_named_and_the_relay_serves(serve: Serve, tmp_path: P
     assert "  plugin broken was left out: cannot be imported: SystemExit: no" in lines
 
 
+@pytest.mark.promise("A-12")
 def test_health_needs_no_key_and_everything_else_does(serve: Serve) -> None:
     url = serve().url()
     deadline = time.monotonic() + SECONDS

@@ -87,6 +87,7 @@ def test_every_worker_answers_and_they_greet_once(serve: Serve) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.promise("C-09")
 def test_a_worker_that_is_killed_is_replaced(serve: Serve) -> None:
     relay = serve("--workers", "2", "--limits-per-process")
     url, key, _ = started(relay)
@@ -125,6 +126,7 @@ def test_workers_do_not_outlive_their_parent(serve: Serve) -> None:
     until(lambda: not alive(url))
 
 
+@pytest.mark.promise("M-02")
 def test_limits_are_not_multiplied_without_a_word(serve: Serve, tmp_path: Path) -> None:
     code, output, errors = serve("--workers", "3").end()
     assert (code, output) == (1, "")

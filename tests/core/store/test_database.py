@@ -224,6 +224,7 @@ def test_statements_are_split_where_they_end_and_not_inside_triggers() -> None:
         Migration(1, "0001_x.sql", "CREATE TABLE a (b); CREATE TABLE").statements()
 
 
+@pytest.mark.promise("M-08")
 def test_several_processes_may_create_the_database_at_once(path: Path) -> None:
     code = """
         import sys

@@ -39,6 +39,8 @@ async def within_a_second(condition: Callable[[], Awaitable[bool]]) -> bool:
     return False
 
 
+@pytest.mark.promise("A-14")
+@pytest.mark.promise("M-06")
 async def test_what_another_process_changes_is_seen_within_a_second(path: Path) -> None:
     async with await Store.open(path, watch=True) as store:
         _, secret = await store.keys.create("one", rpm=5)
@@ -136,6 +138,7 @@ async def test_a_change_reads_only_what_changed(store: Store) -> None:
     assert changed.rpm == 1
 
 
+@pytest.mark.promise("A-15")
 @pytest.mark.parametrize("token", ["", "\udcff\udcfe", "x" * 100_000, "é", "\0", "' OR '1'='1", "sk-relay-"])
 async def test_any_header_value_is_judged_without_an_error(store: Store, token: str) -> None:
     await store.keys.create("one")

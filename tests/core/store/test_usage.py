@@ -105,6 +105,7 @@ async def test_words_of_a_failed_transaction_are_not_believed(
     assert [row.model for row in await store.usage.rows()] == ["second", "first"]
 
 
+@pytest.mark.promise("U-09")
 async def test_numbers_are_bounded_and_text_is_made_storable(store: Store, make: Make) -> None:
     row = make(1, cost=10**30, usage=Usage(input=2**70, output=-(2**70)), model="x" * 5000, target_model="a\udcffb")
     await put(store, row, make(2))
@@ -118,6 +119,7 @@ async def test_numbers_are_bounded_and_text_is_made_storable(store: Store, make:
     assert total.requests == 1
 
 
+@pytest.mark.promise("U-09")
 async def test_sums_never_overflow(store: Store, make: Make) -> None:
     await put(store, *(make(number, cost=10**30, usage=Usage(input=2**70)) for number in range(3000)))
     (row,) = await store.usage.report("model")

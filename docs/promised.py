@@ -1,0 +1,227 @@
+"""What the relay promises, and which tests prove it, made from the marks on the tests."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from measured import table
+
+__all__ = ["CATALOGUE", "PROMISES", "promises_block", "proofs", "readme_block"]
+
+ROOT = Path(__file__).resolve().parents[1]
+GROUPS = {
+    "A": "Keys and rights",
+    "L": "Limits, budgets, repeats",
+    "H": "Hostile input",
+    "U": "Broken upstreams",
+    "F": "Faults, retries, recovery",
+    "X": "Load",
+    "C": "Stopping and crashing",
+    "S": "Storage",
+    "D": "Browsers",
+    "P": "Plugins",
+    "M": "Several processes",
+}
+CATALOGUE: Mapping[str, str] = {
+    "A-01": "text that would be SQL, sent as a key to any route, is an unknown key and changes nothing",
+    "A-02": "a key never reaches a statement in clear",
+    "A-03": "nobody else can reach a relay that has no key yet",
+    "A-04": "mistakes in the configuration are told without the values",
+    "A-05": "neither keys nor prompts turn up in logs, errors, rows, files or the process list",
+    "A-06": "an upstream that echoes its key in an error is masked",
+    "A-07": "tricks with hosts, paths and forwarding headers open no route",
+    "A-08": "a body that names two models is refused; the one that was authorised is the one that is asked",
+    "A-09": "names that only look like an allowed one are not allowed, and no fall-back leaves the list",
+    "A-10": "a key has the same rights in every header, and two different keys are refused",
+    "A-11": "what a key may not use is refused on every route, before anything is sent",
+    "A-12": "the routes that need no key are exactly those that the pages name",
+    "A-13": "what belongs to another key does not exist",
+    "A-14": "a revoked key is refused within a second, in every process",
+    "A-15": "whatever stands in a key's header, the answer is a clear refusal",
+    "A-16": "keys are found by digest, so timing tells nothing of them",
+    "A-17": "who guesses keys is made to wait, and nobody else is",
+    "A-18": "nothing of the caller's but what is listed reaches an upstream, its key least of all",
+    "L-01": "every limit fires, on every kind of call",
+    "L-02": "calls at once cannot exceed a budget, not by one",
+    "L-03": "whatever happens in whatever order, what is spent and what is held stay within the budget",
+    "L-04": "changing a key while it spends loses no cent",
+    "L-05": "windows roll over once, and clocks that jump neither refill nor starve",
+    "L-06": "a place is given back however a call ends",
+    "L-07": "a slow disk holds no place",
+    "L-08": "absurd maxima are refused with their name, and held amounts are exact",
+    "L-09": "no window admits more than burst and rate allow; the wait that is told is exact",
+    "L-10": "reservations are corrected by what was used, with a debt of one bucket at most",
+    "L-14": "strangers cannot fill the limiter's memory",
+    "L-16": "a model without a known price follows the stated rule",
+    "L-17": "a repeated request with its name is carried out once",
+    "H-01": "without a key the body is not read, and nobody is asked to send it",
+    "H-02": "no spelling of a request smuggles a second one",
+    "H-04": "heads and bodies that drip are let go",
+    "H-05": "compressed bodies are refused instead of unpacked",
+    "H-06": "JSON that is none, too deep or too odd is a clear 400",
+    "H-08": "every refusal is JSON in the envelope, and echoes nothing",
+    "H-09": "schemas are checked within bounds, and the fault is named by its path",
+    "H-12": "upstream connections lead to no address that nobody configured",
+    "H-15": "odd names and ids grow nothing and reach no log line raw",
+    "H-17": "requests that come together are answered in their order",
+    "U-01": "a cut stream ends with an error event and never looks finished",
+    "U-02": "a stalled stream ends with an error in time",
+    "U-03": "an error before the first output is a real status; after it, it is told once",
+    "U-04": "the end of an answer is its own last event, neither less nor more",
+    "U-05": "every framing and every cut of the bytes gives the same answer",
+    "U-09": "counts that an upstream reports are bounded and credit nobody",
+    "U-10": "odd statuses and types of content are a clear error",
+    "U-11": "odd heads are a clear error, never a bare disconnect",
+    "U-12": "silence is filled, between events only",
+    "U-13": "redirects are not followed",
+    "U-15": "what comes behind an answer reaches nobody",
+    "U-16": "error pages become short errors",
+    "U-18": "names that cannot be resolved and certificates that are not good are clear errors",
+    "F-01": "an upstream learns at once that its caller has gone, even before the first token",
+    "F-02": "and also in the middle of an answer, and where the caller reads slowly",
+    "F-03": "whoever leaves before the count is counted all the same",
+    "F-04": "a kept connection that was just closed costs no call, and repeats none",
+    "F-05": "what may have been carried out is not asked again",
+    "F-06": "what the caller did wrong is asked once",
+    "F-07": "what was refused is tried again within bounds, never after the first byte",
+    "F-08": "retries stay within their budget when everything is down",
+    "F-09": "every form of Retry-After is understood",
+    "F-10": "when all targets rest, the answer is immediate and names the soonest time",
+    "F-11": "after a rest one call tries, and all others wait for its result",
+    "F-12": "a target that has just been set aside is not asked again in the same call",
+    "F-13": "addresses that swallow connections cost no more than their time",
+    "F-14": "hundreds of streams wait for no connection",
+    "F-15": "no total time cuts a stream that lives",
+    "F-16": "a relay out of descriptors recovers, and does not fill its log",
+    "F-17": "a log that nobody reads holds nobody up",
+    "F-18": "a bad configuration never replaces a good one",
+    "X-05": "clients that do not read cost bounded memory and are let go",
+    "C-01": "a stop lets open answers finish and records them",
+    "C-02": "what cannot finish in time is told so in its own dialect",
+    "C-03": "neither clients nor upstreams can hold a stop up",
+    "C-04": "a second signal is quick; a reload touches nothing open",
+    "C-05": "after kill -9 each call has its row, once",
+    "C-06": "a call that was over and not stored is found at the next start",
+    "C-08": "a start that cannot be is one clear line",
+    "C-09": "a worker that dies is replaced",
+    "S-01": "a locked database holds up nothing and loses nothing",
+    "S-02": "long readers do not make the log grow without end",
+    "S-03": "a full disk stops rows, not calls, and recovers",
+    "S-04": "rows that cannot be stored wait within bounds and are counted",
+    "S-05": "a cancelled request leaves no open transaction",
+    "S-06": "schemas go forward, are resumed, and newer ones are refused",
+    "S-07": "damaged files are refused untouched; copies are whole",
+    "S-08": "files are their owner's alone, and links are not followed",
+    "S-10": "what is forgotten is gone from the file",
+    "S-11": "a slow disk does not slow calls",
+    "D-02": "a page that pretends to be this machine gets nothing",
+    "D-04": "pages of others cannot use the relay",
+    "D-07": "exported cells run nothing",
+    "P-01": "nothing is loaded that was not installed or named",
+    "P-02": "a broken plugin is named and takes its own models with it",
+    "P-03": "what a plugin raises or returns wrongly names it, and no one else's call fails",
+    "P-04": "a broken reader costs numbers, not streams",
+    "P-05": "a coroutine where a function belongs is told at start",
+    "P-06": "a plugin gets its own settings only",
+    "P-09": "two plugins for one thing are a contradiction that stops the start",
+    "M-02": "several processes do not multiply limits without a word",
+    "M-06": "every process sees a revoked key within a second",
+    "M-08": "several processes share one file",
+}
+"""What each entry of the catalogue promises. The letters are those of the catalogue that the tests follow."""
+
+PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("A cut stream never looks finished: it ends with an error in the client's own dialect", ("U-01", "U-02", "U-04")),
+    ("When a client leaves, its upstream learns it at once, even before the first token", ("F-01", "F-02")),
+    (
+        "Nothing is asked again that may have been carried out, and nothing after the first byte",
+        ("F-04", "F-05", "F-06", "F-07", "F-08"),
+    ),
+    ("Every call leaves exactly one row, however it ends, `kill -9` included", ("F-03", "C-05", "C-06")),
+    ("Calls at once cannot exceed a budget, not by one", ("L-02", "L-03", "L-06")),
+    ("The model that was authorised is the model that is asked", ("A-08", "A-09", "A-11")),
+    (
+        "A client's key never reaches an upstream, and an upstream's never a client, a log or the database",
+        ("A-02", "A-05", "A-06", "A-18"),
+    ),
+    ("Clients cannot choose where the relay connects; redirects are not followed", ("H-12", "U-13")),
+    (
+        "Nothing is open by default: this machine alone, a key for everything, no pages of others",
+        ("A-03", "D-02", "D-04"),
+    ),
+    ("Bad input is a clear error in JSON that echoes nothing", ("H-02", "H-06", "H-08")),
+    ("What an upstream reports is bounded, and can credit nobody", ("U-09",)),
+    ("A stop finishes what is open, tells the rest, and is over in time", ("C-01", "C-02", "C-03")),
+    ("A database that is locked, full or slow does not stop a call", ("S-01", "S-03", "S-04", "S-11")),
+    ("Limits are right across clocks that jump, and the wait that is told is exact", ("L-05", "L-09", "F-09", "F-10")),
+    ("A broken plugin breaks its own models only, and nothing is loaded that was not named", ("P-01", "P-02", "P-03")),
+    ("One process is one limit; several say what they are", ("M-02",)),
+)
+"""What the README says, and the entries that prove it."""
+
+
+def proofs() -> dict[str, list[tuple[str, str]]]:
+    """The tests by the entries of the catalogue that they are marked with: file and function."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        if "promise(" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                for name in marks(node.decorator_list):
+                    found[name].append((str(file.relative_to(ROOT)), node.name))
+            elif isinstance(node, ast.Assign):
+                # What a library makes a test of has no function to be marked.
+                for name in marks([call for call in ast.walk(node.value) if isinstance(call, ast.Call)]):
+                    found[name].append((str(file.relative_to(ROOT)), ast.unparse(node.targets[0])))
+    return found
+
+
+def marks(found: Iterable[ast.expr]) -> Iterator[str]:
+    """The entries that these marks name."""
+    for mark in found:
+        if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute) and mark.func.attr == "promise":
+            for argument in mark.args:
+                if isinstance(argument, ast.Constant):
+                    yield str(argument.value)
+
+
+def told(name: str) -> str:
+    """A test's name as a sentence."""
+    return name.removeprefix("test_").replace("_", " ")
+
+
+def promises_block() -> str:
+    """Every entry that is proved, with its tests."""
+    found = proofs()
+    parts = []
+    for letter, title in GROUPS.items():
+        rows = [
+            (
+                name,
+                text,
+                "<br>".join(f"[{told(test)}](../{file})" for file, test in found[name]),
+            )
+            for name, text in CATALOGUE.items()
+            if name.startswith(f"{letter}-")
+        ]
+        if rows:
+            parts.append(f"### {title}\n\n" + table(("", "Promise", "Proved by"), rows))
+    return "\n\n".join(parts)
+
+
+def place(name: str) -> str:
+    """The heading under which an entry stands, as an address."""
+    return GROUPS[name[0]].lower().replace(",", "").replace(" ", "-")
+
+
+def readme_block() -> str:
+    """The promises, each with links to what proves it."""
+    return "\n".join(
+        f"* {text} ({', '.join(f'[{name}](docs/promises.md#{place(name)})' for name in names)})."
+        for text, names in PROMISES
+    )
