@@ -118,6 +118,7 @@ TABLES = (
     ("[keys.budget]", settings.BudgetSettings),
     ("[tools]", settings.ToolSettings),
     ("[routing]", settings.RoutingSettings),
+    ("[memory]", settings.MemorySettings),
     ("[discovery]", settings.DiscoverySettings),
     ("[plugins]", settings.PluginSettings),
     ("[upstreams.NAME]", settings.UpstreamSettings),
