@@ -16,11 +16,11 @@ def write(tmp_path: Path, text: str) -> str:
 
 
 def test_every_mistake_is_shown_with_its_line_and_key(run: Run, tmp_path: Path) -> None:
-    file = write(tmp_path, '[server]\nport = "eighty"\nhots = "::1"\n\n[keys]\nrpm = -1\n')
+    file = write(tmp_path, '[server]\nport = "eighty"\nhst = "::1"\n\n[keys]\nrpm = -1\n')
     lines = run("check", file, code=1).stderr.splitlines()
     assert [line.removeprefix(f"{file}: ") for line in lines] == [
         "line 2: server.port: expected a whole number, got a string",
-        "line 3: server.hots: unknown setting; did you mean 'host'?",
+        "line 3: server.hst: unknown setting; did you mean 'host'?",
         "line 6: keys.rpm: expected a whole number >= 0",
     ]
 
