@@ -107,7 +107,7 @@ async def test_a_model_that_dies_before_an_answer_is_an_error_answer(local: Runn
     with pytest.raises(openai.InternalServerError) as broken:
         await call
     assert broken.value.status_code == 502
-    assert broken.value.code == "upstream_protocol_error"
+    assert broken.value.code == "upstream_hung_up"
     assert (await newest(local))[0].outcome == "upstream_cut"
     assert await gone(pid)
     assert await own_child(sdk) != pid
