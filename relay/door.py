@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from aiohttp.streams import StreamReader
 
 from relay.app import RELAY, Relay
@@ -25,7 +26,7 @@ from relay.gate import Gate, Gates
 from relay.lane import Lane, Passage
 from relay.outlet import Outlet
 
-__all__ = ["Door", "RelayRunner", "usable"]
+__all__ = ["Door", "RelayRunner", "safe", "usable"]
 
 LARGEST = 262_144
 """Bytes of a body beyond which aiohttp stops reading until somebody takes them: those go the usual way."""
@@ -44,6 +45,11 @@ _NEEDED = {
     web.RequestHandler: ("_waiter", "_messages", "_keepalive_handle", "_request_in_progress", "_handler_waiter"),
     StreamReader: ("_buffer", "_buffer_offset"),
 }
+
+
+def safe() -> bool:
+    """Whether aiohttp has its compiled parser. The other one, in Python, is where most of its holes were."""
+    return HttpRequestParser is not HttpRequestParserPy
 
 
 def usable() -> bool:

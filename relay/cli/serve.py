@@ -172,10 +172,12 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
 
     from relay.app import RELAY, create_app
     from relay.config import ConfigError
-    from relay.door import RelayRunner
+    from relay.door import RelayRunner, safe
     from relay.manager import Contradiction
     from relay.store import StoreError
 
+    if not safe():
+        fail("aiohttp is here without its compiled parser, and the other one is not fit for this: install its wheel")
     config, host = start.config, start.config.settings.server.host
     port = config.settings.server.port if port is None else port
     asyncio.get_running_loop().set_exception_handler(Complaints())
