@@ -45,7 +45,6 @@ async def reload(relay: Relay, config: Config) -> list[str]:
     relay.config, relay.settings = config, config.settings
     relay.catalog, relay.router = catalog, router
     relay.dispatch.configure(config.settings.routing)
-    relay.dispatch.configure(config.settings.routing)
     relay.forget()
     relay.life.loaded()
     return [".".join(path) for path in FIXED if _at(before, path) != _at(config.settings, path)]
