@@ -98,6 +98,7 @@ CATALOGUE: Mapping[str, str] = {
     "F-16": "a relay out of descriptors recovers, and does not fill its log",
     "F-17": "a log that nobody reads holds nobody up",
     "F-18": "a bad configuration never replaces a good one",
+    "X-04": "mixed calls for as long as one likes: memory, descriptors and tasks do not grow, each call has its row",
     "X-05": "clients that do not read cost bounded memory and are let go",
     "C-01": "a stop lets open answers finish and records them",
     "C-02": "what cannot finish in time is told so in its own dialect",
