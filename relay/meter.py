@@ -145,7 +145,7 @@ _ADD: dict[type[Any], Any] = {
 
 
 def _sound(said: Usage) -> bool:
-    """Whether an upstream's totals can be true, and no part is larger than its total."""
+    """Whether an upstream's totals can be true, and no part but reasoning is larger than its total."""
     given, made = said.input, said.output
     if (given is not None and (type(given) is not int or not 0 <= given <= MOST)) or (
         made is not None and (type(made) is not int or not 0 <= made <= MOST)
@@ -157,7 +157,8 @@ def _sound(said: Usage) -> bool:
         and (said.cache_write_5m is None or _fits(said.cache_write_5m, given))
         and (said.cache_write_1h is None or _fits(said.cache_write_1h, given))
         and (said.audio_in is None or _fits(said.audio_in, given))
-        and (said.reasoning is None or _fits(said.reasoning, made))
+        # Some hosts count reasoning beside the answer, so it may be more than that. It is never billed as more.
+        and (said.reasoning is None or _fits(said.reasoning, MOST))
         and (said.audio_out is None or _fits(said.audio_out, made))
     )
 
@@ -167,11 +168,11 @@ def _fits(part: object, whole: int | None) -> bool:
 
 
 def _believed(said: Usage) -> Usage:
-    """The counts that can be true. A part that is larger than its whole is the whole."""
+    """The counts that can be true. A part that is larger than its whole is the whole; reasoning may be larger."""
     totals: dict[str, Any] = {name: _count(getattr(said, name)) for name in ("input", "output")}
     parts: dict[str, Any] = {}
     for name, whole in PARTS.items():
-        part, most = _count(getattr(said, name)), totals[whole]
+        part, most = _count(getattr(said, name)), MOST if name == "reasoning" else totals[whole]
         parts[name] = part if part is None or most is None else min(part, most)
     return replace(said, **totals, **parts)
 
