@@ -301,7 +301,7 @@ class Attempt:
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,
             keep=self._keep if remembers else None,
-            shelve=self._shelve if self.dialect.keeps and not native else None,
+            shelve=self._shelve if self.dialect.keeps and not self.native else None,
         )
         return delivery
 

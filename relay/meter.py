@@ -145,36 +145,32 @@ _ADD: dict[type[Any], Any] = {
 
 
 def _sound(said: Usage) -> bool:
-    """Whether an upstream's totals can be true, and no part but reasoning is larger than its total."""
-    given, made = said.input, said.output
-    if (given is not None and (type(given) is not int or not 0 <= given <= MOST)) or (
-        made is not None and (type(made) is not int or not 0 <= made <= MOST)
-    ):
-        return False
+    """Whether an upstream's counts can be true.
+
+    A part may be larger than its total: some hosts count reasoning, or what they had in a cache, beside it. What is
+    billed of a part is never more than there is of its total (`relay.pricing.cost`).
+    """
     # Written out: this runs for every call.
     return (
-        (said.cache_read is None or _fits(said.cache_read, given))
-        and (said.cache_write_5m is None or _fits(said.cache_write_5m, given))
-        and (said.cache_write_1h is None or _fits(said.cache_write_1h, given))
-        and (said.audio_in is None or _fits(said.audio_in, given))
-        # Some hosts count reasoning beside the answer, so it may be more than that. It is never billed as more.
-        and (said.reasoning is None or _fits(said.reasoning, MOST))
-        and (said.audio_out is None or _fits(said.audio_out, made))
+        _possible(said.input)
+        and _possible(said.output)
+        and (said.cache_read is None or _possible(said.cache_read))
+        and (said.cache_write_5m is None or _possible(said.cache_write_5m))
+        and (said.cache_write_1h is None or _possible(said.cache_write_1h))
+        and (said.audio_in is None or _possible(said.audio_in))
+        and (said.reasoning is None or _possible(said.reasoning))
+        and (said.audio_out is None or _possible(said.audio_out))
     )
 
 
-def _fits(part: object, whole: int | None) -> bool:
-    return type(part) is int and 0 <= part <= (whole or 0)
+def _possible(count: object) -> bool:
+    return count is None or (type(count) is int and 0 <= count <= MOST)
 
 
 def _believed(said: Usage) -> Usage:
-    """The counts that can be true. A part that is larger than its whole is the whole; reasoning may be larger."""
-    totals: dict[str, Any] = {name: _count(getattr(said, name)) for name in ("input", "output")}
-    parts: dict[str, Any] = {}
-    for name, whole in PARTS.items():
-        part, most = _count(getattr(said, name)), MOST if name == "reasoning" else totals[whole]
-        parts[name] = part if part is None or most is None else min(part, most)
-    return replace(said, **totals, **parts)
+    """The counts that can be true."""
+    counts: dict[str, Any] = {name: _count(getattr(said, name)) for name in ("input", "output", *PARTS)}
+    return replace(said, **counts)
 
 
 def _count(value: object) -> int | None:
