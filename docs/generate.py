@@ -4,6 +4,7 @@
     python docs/generate.py --check    change nothing; fail if a block is stale or a relative link leads nowhere
 
 A block stands between `<!-- generated: NAME -->` and `<!-- end -->`, where NAME is one of `BLOCKS` in `docs/blocks.py`.
+The whole of `docs/openapi.json` is made by `docs/openapi.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ def fresh(text: str) -> str:
     from blocks import BLOCKS
 
     return MARKED.sub(lambda match: f"{match['open']}{BLOCKS[match['name']]().strip()}\n{match['close']}", text)
+
+
+def whole() -> Iterator[tuple[Path, str]]:
+    """The files that are generated as a whole, and what they should hold."""
+    from blocks import plugins
+    from openapi import document
+
+    yield ROOT / "docs" / "openapi.json", document(plugins())
 
 
 def anchors(text: str) -> set[str]:
@@ -80,6 +89,14 @@ def main(arguments: list[str]) -> int:
             page.write_text(written, encoding="utf-8")
             print(f"{shown} written")
         faults += [f"{shown}: the link {link} leads nowhere" for link in broken_links(page)]
+    for file, written in whole():
+        shown = file.relative_to(ROOT)
+        stale = not file.exists() or file.read_text(encoding="utf-8") != written
+        if stale and checking:
+            faults.append(f"{shown}: it is stale; run: python docs/generate.py")
+        elif stale:
+            file.write_text(written, encoding="utf-8")
+            print(f"{shown} written")
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0

@@ -62,6 +62,7 @@ CATALOGUE: Mapping[str, str] = {
     "H-04": "heads and bodies that drip are let go",
     "H-05": "compressed bodies are refused instead of unpacked",
     "H-06": "JSON that is none, too deep or too odd is a clear 400",
+    "H-07": "what is made up from the schema of the routes gets no 5xx, and its refusals are in the dialect's envelope",
     "H-08": "every refusal is JSON in the envelope, and echoes nothing",
     "H-09": "schemas are checked within bounds, and the fault is named by its path",
     "H-12": "upstream connections lead to no address that nobody configured",
