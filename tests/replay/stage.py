@@ -32,6 +32,10 @@ fallback = false
 max_attempts = 1
 max_cool_down_seconds = 0
 
+# Recordings of different conversations name their answers alike.
+[memory]
+answers_megabytes = 0
+
 [upstreams.chat]
 family = "openai"
 base_url = "{url}/v1"
