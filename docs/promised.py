@@ -68,6 +68,7 @@ CATALOGUE: Mapping[str, str] = {
     "H-12": "upstream connections lead to no address that nobody configured",
     "H-15": "odd names and ids grow nothing and reach no log line raw",
     "H-17": "requests that come together are answered in their order",
+    "H-18": "no parser raises what it has not declared, whatever it is given",
     "U-01": "a cut stream ends with an error event and never looks finished",
     "U-02": "a stalled stream ends with an error in time",
     "U-03": "an error before the first output is a real status; after it, it is told once",
