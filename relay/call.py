@@ -101,7 +101,9 @@ class Call:
         return fault
 
     def failed(self, error: RelayError) -> None:
-        """The call ends with an error answer, or with an error inside a stream that had begun."""
+        """The call ends with an error answer, or with an error inside a stream that had begun and not ended."""
+        if self.told():
+            return
         self.status = error.status
         self.error_code = error.code
         if isinstance(error, Stopping):
@@ -118,9 +120,17 @@ class Call:
     def drains(self) -> bool:
         """Whether its answer is read to the end even if the client goes: as the key says, or else the upstream."""
         target = self.target
-        return self.attempts > 0 and target is not None and (self.key.abort or target.upstream.abort) == "drain"
+        if self.attempts == 0 or target is None or self.told():
+            return False
+        return (self.key.abort or target.upstream.abort) == "drain"
+
+    def told(self) -> bool:
+        """Whether its stream was written to its end, good or bad. All that is left then is the upstream's connection."""
+        return self.delivery is not None and self.delivery.ended
 
     def left(self) -> None:
-        """The client hung up. 499 is what logs call that; no client ever sees it."""
+        """The client hung up, unless it has all of its answer. 499 is what logs call that; no client ever sees it."""
+        if self.told() and not self.abandoned:
+            return
         self.outcome = "client_abort"
         self.status = 499

@@ -108,6 +108,8 @@ class Delivery:
         """Who is given the encoder of a complete answer."""
         self.opened = False
         """Whether the head is out: the point of no return."""
+        self.ended = False
+        """Whether the client was given all that it will get: what comes later changes nothing of how the call ended."""
         self.held: list[bytes] = []
         self.early: list[Event] = []
         """The events before that, of a stream that is translated: what they lose can still be told in the head."""
@@ -319,6 +321,7 @@ class Delivery:
         else:
             self.held.append(data)
             self._open(end=True)
+        self.ended = True
 
     def _judge(self) -> str | None:
         return self.call.judge(self.meter.calls()) if isinstance(self.meter, Meter) else None
@@ -385,7 +388,8 @@ class Delivery:
         """Tell the client in its own dialect, then end the body without its last chunk. Before the head: raises."""
         if not self.opened:
             raise error
-        self._fail(error)
+        if not self.ended:
+            self._fail(error)
 
     def _fail(self, error: RelayError, *, said: bool = False) -> None:
         self.call.failed(error)
@@ -398,6 +402,7 @@ class Delivery:
                 gap = b"" if self._between_events() else b"\n\n"
                 self._send(gap + encoder.failure(error))
         self.outlet.cut()
+        self.ended = True
 
     async def _drain(self, pieces: AsyncIterator[bytes]) -> None:
         """Read the end of the upstream's body, which makes its connection usable for the next call."""

@@ -13,7 +13,7 @@ from relay.store import Store
 from relay.store.database import Database
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import DONE, USAGE, FakeUpstream, chat_answer, chat_chunk, chat_stream, stream
-from tests.promises.wire import until
+from tests.promises.wire import post, until, wire
 
 ROLE = chat_chunk({"role": "assistant", "content": ""})
 TEXT = chat_chunk({"content": "four words of text"})
@@ -118,6 +118,27 @@ async def test_a_complete_answer_that_never_is(start: Start, upstream: FakeUpstr
     expected = {"leave": {"client_abort"}, "stall": {"timeout"}}.get(then, {"upstream_cut", "upstream_error"})
     assert row.outcome in (expected if sent or then == "leave" else {"timeout"})
     assert (row.usage_source, row.usage, row.cost, row.stream) == ("none", None, 0, False)
+
+
+@pytest.mark.promise("F-03")
+@pytest.mark.parametrize("abort", ["cancel", "drain"])
+@pytest.mark.parametrize("calls", [1, 2], ids=["a new connection", "an open one"])
+async def test_a_client_that_leaves_with_its_whole_answer_is_no_abort(
+    start: Start, upstream: FakeUpstream, calls: int, abort: str
+) -> None:
+    # The upstream has said everything and does not end its body: the client does not have to wait for that.
+    upstream.scripts = [
+        *[chat_stream()] * (calls - 1),
+        [*stream(ROLE, TEXT, FINISH, COUNT, DONE, end=False), "stall"],
+    ]
+    relay = await start(openai_config(upstream).replace('api_key = "', f'abort = "{abort}"\n    api_key = "'))
+    if calls == 2:
+        await read(relay, streamed=True)
+    async with wire(relay) as connection:
+        connection.send(post(relay.key, stream=True))
+        await connection.reader.readuntil(b"[DONE]")
+    row = await finished(relay, calls)
+    assert (row.outcome, row.status, row.usage_source) == ("ok", 200, "provider")
 
 
 @pytest.mark.promise("F-03")
