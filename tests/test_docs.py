@@ -521,7 +521,8 @@ async def test_the_python_client_in_the_pages_works(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     import asyncio
 
-    config = '[upstreams.demo]\nfamily = "demo"\n[models.smart]\ntargets = ["demo/demo-echo"]\n'
+    config = '[upstreams.demo]\nfamily = "demo"\n'
+    config += "".join(f'[models.{name}]\ntargets = ["demo/demo-echo"]\n' for name in ("smart", "smollm2-135m"))
     programs = [text for name in ("openai-python", "anthropic-python", "genai-python") for _, text in fences(runs=name)]
     assert len(programs) == 4
     async with serving(config, tmp_path) as (url, key, _):
