@@ -125,7 +125,7 @@ class Call:
         return (self.key.abort or target.upstream.abort) == "drain"
 
     def told(self) -> bool:
-        """Whether its stream was written to its end, good or bad. All that is left then is the upstream's connection."""
+        """Whether its stream was written to its end, good or bad: only the upstream's connection is left then."""
         return self.delivery is not None and self.delivery.ended
 
     def left(self) -> None:

@@ -34,6 +34,6 @@ def check(file: Path | None) -> None:
     broken = [record for record in plugins.records if record.error]
     for record in broken:
         click.echo(f"warning: plugin {record.name} cannot be used: {record.error}", err=True)
-    where = path if path is not None else "no configuration file: the defaults"
+    where = f"{path}: good" if path is not None else "no configuration file, and none is needed"
     found = f" ({len(catalog.found)} of them discovered)" if catalog.found else ""
-    click.echo(f"{where}: good. {len(catalog.upstreams)} upstreams{found}, {len(catalog.models)} configured models.")
+    click.echo(f"{where}. Upstreams: {len(catalog.upstreams)}{found}; configured models: {len(catalog.models)}.")

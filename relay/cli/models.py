@@ -30,7 +30,7 @@ def models(config_file: Path | None, as_json: bool, search: str) -> None:
         head = ["MODEL", "OWNER", "CONTEXT", "INPUT $/M", "OUTPUT $/M", "CAN"]
         click.echo(table(head, [_row(row) for row in rows]))
     else:
-        click.echo("no models")
+        click.echo(f"no model's name holds {search!r}" if search else "no models")
     for name, reason in problems.items():
         click.echo(f"{name} did not list its models: {reason}", err=True)
 

@@ -44,19 +44,19 @@ def test_mistakes_about_plugins_and_upstreams_are_shown_in_the_same_way(run: Run
 
 def test_a_good_file_is_called_good_and_counted(run: Run, tmp_path: Path) -> None:
     file = write(tmp_path, ALONE + '[upstreams.d]\nfamily = "demo"\n[models.m]\ntargets = ["d/demo-echo"]\n')
-    assert run("check", file).stdout == f"{file}: good. 1 upstreams, 1 configured models.\n"
+    assert run("check", file).stdout == f"{file}: good. Upstreams: 1; configured models: 1.\n"
 
 
 def test_what_was_found_is_counted_apart(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROQ_API_KEY", "gsk-nothing")
     file = write(tmp_path, '[discovery]\nlocal = false\n[upstreams.d]\nfamily = "demo"\n')
-    assert "2 upstreams (1 of them discovered)" in run("check", file).stdout
+    assert "Upstreams: 2 (1 of them discovered)" in run("check", file).stdout
 
 
 def test_without_a_file_it_checks_the_one_that_serve_would_use(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no configuration file: the defaults: good." in run("check").stdout
+    assert "no configuration file, and none is needed." in run("check").stdout
     usual = tmp_path / "config" / "i8relay" / "config.toml"
     usual.parent.mkdir(parents=True)
     usual.write_text(ALONE)

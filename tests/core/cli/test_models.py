@@ -44,7 +44,7 @@ def test_configured_and_listed_models_are_shown(run: Run, config: str, server: S
 def test_a_search_narrows_the_list(run: Run, config: str) -> None:
     lines = run("models", "--config", config, "TINY").stdout.splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["tiny-2"]
-    assert run("models", "--config", config, "no-such").stdout == "no models\n"
+    assert run("models", "--config", config, "no-such").stdout == "no model's name holds 'no-such'\n"
 
 
 def test_json_is_what_the_api_answers(run: Run, config: str) -> None:
