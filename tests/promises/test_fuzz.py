@@ -322,4 +322,5 @@ def test_the_bodies_that_are_damaged_were_good(name: str) -> None:
     path = {"model": "m", "collection": "models"} if name == "gemini" else {}
     operation = "embeddings" if name == "openai-embeddings" else "generate"
     head = dialect.peek(json.dumps(GOOD[name]).encode(), operation, path, {})
-    assert dialect.parse_embedding(head) if operation == "embeddings" else dialect.parse(head)
+    found = dialect.parse_embedding(head) if operation == "embeddings" else dialect.parse(head)
+    assert found is not None
