@@ -72,10 +72,12 @@ def serve(
     from relay.config import Config, ConfigError, read_config
     from relay.settings import Settings
 
-    path = config_path(config_file)
+    first = config_path(config_file)
 
     def read() -> Config:
         """The configuration with what the command line says over it. Raises ConfigError."""
+        # One that was there at the start has to be there; one that came to the usual place since then is found.
+        path = first if first is not None else config_path(config_file)
         config = read_config(path) if path is not None else Config(Settings())
         said = {"host": host, "port": port, "log_level": log_level}
         server = replace(config.settings.server, **{name: value for name, value in said.items() if value is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from relay.config import ConfigError
 
 DEMO = '[discovery]\nenvironment = false\nlocal = false\n[upstreams.demo]\nfamily = "demo"\n'
 SLOW = DEMO + "[upstreams.demo.options]\ndelay_ms = 60\n"
@@ -213,6 +217,26 @@ def test_a_bad_configuration_never_starts(serve: Serve, tmp_path: Path) -> None:
     assert output == ""
     assert [line.split(": ")[1] for line in errors.splitlines()] == ["line 2", "line 4"]
     assert not (tmp_path / "relay.db").exists()
+
+
+def test_a_configuration_that_comes_to_the_usual_place_is_found_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("I8RELAY_CONFIG", raising=False)
+    module = importlib.import_module("relay.cli.serve")
+    starts: list[Any] = []
+    monkeypatch.setattr(module, "_run", starts.append)
+    assert CliRunner().invoke(module.serve, []).exit_code == 0
+    (start,) = starts
+    assert start.config.settings.routing.failures == 5
+    usual = tmp_path / "i8relay" / "config.toml"
+    usual.parent.mkdir()
+    usual.write_text("[routing]\nfailures = 7\n")
+    assert start.read().settings.routing.failures == 7
+    usual.write_text('[routing]\nfailures = "many"\n')
+    with pytest.raises(ConfigError):
+        start.read()
 
 
 def test_a_folder_of_plugins_that_is_missing_never_starts(serve: Serve, tmp_path: Path) -> None:
