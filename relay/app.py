@@ -261,6 +261,8 @@ class Relay:
 
     def finish(self, call: Call) -> None:
         """Settle the reservation and leave the usage row. Never waits, so that a cancelled call is recorded too."""
+        # They know each other, and the last pieces of a stream would wait for the collector.
+        call.delivery = None
         self.bill(call)
         if call.abandoned:
             call.left()
