@@ -31,7 +31,8 @@ class Shelf:
         self.drop(owner, kind, name)
         if len(document) + OVERHEAD > self._most:
             return
-        self._documents[owner, kind, name] = (document, self._clock())
+        # A copy: who writes JSON does so into a buffer of some KB, all of which would be kept along with little text.
+        self._documents[owner, kind, name] = (bytes(memoryview(document)), self._clock())
         self.size += len(document) + OVERHEAD
         while self.size > self._most:
             self.drop(*next(iter(self._documents)))

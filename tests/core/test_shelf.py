@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+from relay.kit import dumps
 from relay.shelf import OVERHEAD, Shelf
 
 
@@ -42,3 +45,18 @@ def test_it_stays_within_its_size_and_keeps_what_is_used() -> None:
     for _ in range(100):
         shelf.put(1, "kind", "99", b"y" * 1000)
     assert shelf.get(1, "kind", "99") == b"y" * 1000
+
+
+def test_documents_take_the_memory_that_is_counted_for_them() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        shelf = Shelf(2**20, 60.0)
+        for number in range(500):
+            # As an answer is written: into a buffer that is larger than what is in it.
+            shelf.put(1, "k", f"resp_{number}", dumps({"text": "x" * 600}))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(shelf) == 500
+    assert after - before < 1.5 * shelf.size

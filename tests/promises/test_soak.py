@@ -32,7 +32,11 @@ GOOD_A_ROUND = 8
 MOST_ROUNDS = 4
 """Samples a second: what is kept of each must not be what grows."""
 
+# What is kept for the next turn is bounded, and may grow up to its bound: small enough here to be no part of a slope.
 CONFIG = """
+[memory]
+megabytes = 1
+answers_megabytes = 1
 [routing]
 backoff_seconds = 0.01
 cool_down_seconds = 0.05
