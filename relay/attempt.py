@@ -175,7 +175,12 @@ class Attempt:
         shelf, dialect = self.relay.shelf, self.dialect
         if shelf is None:
             return
-        for name, document in guarded(f"dialect {dialect.name}", "kept", lambda: list(dialect.kept(self.head, answer))):
+        try:
+            kept = guarded(f"dialect {dialect.name}", "kept", lambda: list(dialect.kept(self.head, answer)))
+        except PluginError:
+            # It is in the log, and costs what comes later and not the answer that is there.
+            return
+        for name, document in kept:
             shelf.put(self.call.key.id, dialect.name, name, document)
 
     def _reminded(self) -> Head:
