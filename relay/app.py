@@ -32,6 +32,7 @@ from relay.memory import Memory
 from relay.meter import settled
 from relay.middleware import errors, finish_headers
 from relay.origins import Origins
+from relay.outbox import Outbox
 from relay.paths import database_path
 from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
@@ -94,6 +95,8 @@ class Relay:
         self.catalog = catalog
         self.store = store
         self.transport = transport
+        own = transport if isinstance(transport, Http1Transport) else None
+        self.outbox = own.outbox if own else Outbox(asyncio.get_running_loop(), ())
         self.clock = clock
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)

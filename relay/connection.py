@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from relay.errors import RelayError, UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamUnreachable
+from relay.outbox import Outbox
 
 __all__ = ["Connection", "Reader"]
 
@@ -58,7 +59,8 @@ class Connection(asyncio.Protocol):
     """One connection. The parser calls its `on_...` attributes, most of which are methods of lists and dictionaries:
     that spares a Python function for each header, each chunk and each beginning of an answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self.transport: asyncio.Transport | None = None
         self.exchange: Reader | None = None
         self.idle_since = 0.0
@@ -92,7 +94,7 @@ class Connection(asyncio.Protocol):
         if self.transport is None:
             raise UpstreamUnreachable("the upstream closed the connection before anything was sent")
         if len(body) < SMALL_BODY:
-            self.transport.write(head + body)
+            self._outbox.write(self.transport, head + body)
         else:
             self.transport.writelines((head, body))
 

@@ -74,7 +74,7 @@ class Door(Gate):
 
     def outlet(self, message: RawRequestMessage) -> Outlet:
         """Where the answer goes."""
-        return Outlet(self, message.version, not message.should_close)
+        return Outlet(self, self.relay.outbox, message.version, not message.should_close)
 
     def passed(self, outlet: Outlet) -> None:
         """The call is over: the next one may come."""
@@ -85,6 +85,7 @@ class Door(Gate):
         if self.transport is None:
             return
         if not outlet.keep_alive or self._close or self._force_close:
+            outlet.release()
             self.transport.close()
             return
         self._keepalive = True

@@ -34,6 +34,7 @@ async def drain(server: Gates, seconds: float, hurry: asyncio.Event) -> int:
         gate.stop(Stopping())
     for call in tuple(abandoned):
         call.stop(Stopping())
+    server.relay.outbox.flush()
     for _ in range(LOOKS):
         if not (_close_idle(server) or _unsent(server)):
             break

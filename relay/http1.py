@@ -26,6 +26,7 @@ from relay.errors import UpstreamProtocol, UpstreamUnreachable
 from relay.exchange import Exchange, Origin, Way
 from relay.family import Upstream, UpstreamRequest
 from relay.guard import EXHAUSTED, Forbidden, connected, exhausted, permit_for, refusal
+from relay.outbox import Outbox
 from relay.proxies import Proxy, proxy_for
 from relay.version import __version__
 
@@ -83,6 +84,7 @@ class Http1Transport:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.busy: set[Exchange] = set()
+        self.outbox = Outbox(self.loop, self.busy)
         self._context = context
         self._environ = environ
         self._idle: dict[Way, deque[Connection]] = {}
@@ -190,14 +192,15 @@ class Http1Transport:
         loop = self.loop
         context = self._trust() if origin.scheme == "https" else None
         name = origin.host if context is not None else None
+        fresh = functools.partial(Connection, self.outbox)
         if proxy is None:
             direct = await connected(origin.host, origin.port, permit_for(origin.host, upstream))
-            _, connection = await loop.create_connection(Connection, sock=direct, ssl=context, server_hostname=name)
+            _, connection = await loop.create_connection(fresh, sock=direct, ssl=context, server_hostname=name)
         elif context is None:
-            _, connection = await loop.create_connection(Connection, proxy.host, proxy.port)
+            _, connection = await loop.create_connection(fresh, proxy.host, proxy.port)
         else:
             tunnel = await proxy.tunnel(origin.host, origin.port)
-            _, connection = await loop.create_connection(Connection, sock=tunnel, ssl=context, server_hostname=name)
+            _, connection = await loop.create_connection(fresh, sock=tunnel, ssl=context, server_hostname=name)
         return connection
 
     def _trust(self) -> ssl.SSLContext:

@@ -17,6 +17,8 @@ from aiohttp import HttpVersion, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 
+from relay.outbox import Outbox
+
 __all__ = ["Outlet", "Written"]
 
 LINE = "\r\n"
@@ -59,25 +61,26 @@ class Outlet:
     Everything raises ConnectionResetError once the client has gone. Nothing waits: `full` says when it is time to.
     """
 
-    __slots__ = ("_protocol", "chunked", "keep_alive")
+    __slots__ = ("_outbox", "_protocol", "chunked", "keep_alive")
 
-    def __init__(self, protocol: BaseProtocol, version: HttpVersion, keep_alive: bool) -> None:
+    def __init__(self, protocol: BaseProtocol, outbox: Outbox, version: HttpVersion, keep_alive: bool) -> None:
         self._protocol: BaseProtocol | Nowhere = protocol
+        self._outbox = outbox
         self.chunked = version >= HttpVersion11
         """False for HTTP/1.0, where a stream ends with its connection."""
         self.keep_alive = keep_alive
 
     @classmethod
-    def of(cls, request: web.BaseRequest) -> Outlet:
+    def of(cls, request: web.BaseRequest, outbox: Outbox) -> Outlet:
         """The outlet of a request that aiohttp handles."""
-        return cls(request.protocol, request.version, request.keep_alive)
+        return cls(request.protocol, outbox, request.version, request.keep_alive)
 
     def write(self, data: bytes) -> None:
         """Bytes as they are."""
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        transport.write(data)
+        self._outbox.write(transport, data)
 
     def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
@@ -124,7 +127,7 @@ class Outlet:
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self._outbox.write(transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def end(self, data: bytes = b"") -> None:
         """The last of a stream, and its proper end."""
@@ -134,8 +137,16 @@ class Outlet:
     def cut(self) -> None:
         """End a stream so that nobody can take it for complete: without its last chunk."""
         self.keep_alive = False
-        if self._protocol.transport is not None:
-            self._protocol.transport.close()
+        transport = self._protocol.transport
+        if transport is not None:
+            self._outbox.release(transport)
+            transport.close()
+
+    def release(self) -> None:
+        """Send what waits to be sent: aiohttp goes on with this connection, and writes or closes as it likes."""
+        transport = self._protocol.transport
+        if transport is not None:
+            self._outbox.release(transport)
 
     def full(self) -> bool:
         """Whether the client reads more slowly than it is written to."""
@@ -174,5 +185,6 @@ class Written(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """So is the body, or it is on its way to a client that reads slowly."""
+        self._outlet.release()
         if self._outlet.full():
             await self._outlet.drain()

@@ -17,9 +17,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "errors ir outlet paths retry secret settings table toml version store.writer",
+        "errors ir outbox paths retry secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "life throttle config envelope events family fields limits memory shelf pricing store.database",
+        "life throttle config envelope events family fields limits memory outlet shelf pricing store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing"

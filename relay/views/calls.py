@@ -65,7 +65,7 @@ class CallView:
         request[DIALECT] = dialect
         call = await authenticate(relay, request, self.operation, dialect)
         call.dialect = dialect
-        outlet = Outlet.of(request)
+        outlet = Outlet.of(request, relay.outbox)
         if not relay.may_drain(call.key):
             return await self._answer(request, call, outlet)
         # In a task of its own, which outlives the client.
@@ -157,7 +157,7 @@ class CallView:
             raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=request.content_length or 0)
         if EXPECTED in request:
             # Not before: whoever has no key, or too much to say, is not asked to send it.
-            Outlet.of(request).write(CONTINUE)
+            Outlet.of(request, self.relay.outbox).write(CONTINUE)
         began, body = loop.time(), bytearray()
         try:
             async with asyncio.timeout_at(began + wait) as limit:

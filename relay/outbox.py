@@ -1,0 +1,65 @@
+"""What is written in one turn of the event loop, sent at its end.
+
+A write wakes the process on the other side, if that sleeps; that costs more than the write. With many calls under way,
+one turn writes to many connections, and peers that are woken by the first write are still awake at the next, unless the
+relay does its own work between the two. So what has to go out waits for the end of the turn, and pieces for the same
+connection go out as one. Where there is only one call, nothing would gather, and nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sized
+from typing import Protocol
+
+__all__ = ["Outbox", "Writable"]
+
+
+class Writable(Protocol):
+    """As much of a transport as is needed to write to it."""
+
+    def write(self, data: bytes) -> None:
+        """Send; never waits."""
+        ...
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        ...
+
+
+class Outbox:
+    """What waits to be written. `busy` are the calls under way."""
+
+    __slots__ = ("_busy", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, busy: Sized) -> None:
+        self._loop = loop
+        self._busy = busy
+        self._waiting: dict[Writable, list[bytes]] = {}
+
+    def write(self, to: Writable, data: bytes) -> None:
+        """Send before this turn is over, in order with all else for the same connection."""
+        waiting = self._waiting
+        if not waiting:
+            if len(self._busy) < 2:
+                to.write(data)
+                return
+            self._loop.call_soon(self.flush)
+        held = waiting.get(to)
+        if held is None:
+            waiting[to] = [data]
+        else:
+            held.append(data)
+
+    def release(self, to: Writable) -> None:
+        """Send what waits for one connection now: it will be closed, or somebody else writes to it."""
+        held = self._waiting.pop(to, None)
+        if held is not None and not to.is_closing():
+            to.write(held[0] if len(held) == 1 else b"".join(held))
+
+    def flush(self) -> None:
+        """Send everything now."""
+        waiting, self._waiting = self._waiting, {}
+        for to, held in waiting.items():
+            if not to.is_closing():
+                to.write(held[0] if len(held) == 1 else b"".join(held))
