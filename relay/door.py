@@ -23,6 +23,7 @@ from relay.app import RELAY, Relay
 from relay.drain import drain
 from relay.errors import RelayError
 from relay.gate import Gate, Gates
+from relay.heads import Count, KnownHead, end_of
 from relay.lane import Lane, Passage
 from relay.outlet import Outlet
 
@@ -60,21 +61,28 @@ def usable() -> bool:
 class Door(Gate):
     """One connection."""
 
-    __slots__ = ("lane", "late", "mark", "passage", "seen")
+    __slots__ = ("count", "held", "known", "lane", "late", "missing", "opening", "passage")
 
     def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, lane.relay, loop=loop, **options)
         self.lane = lane
         self.passage: Passage | None = None
         self.late: asyncio.TimerHandle | None = None
-        self.seen: object = None
-        self.mark = b""
+        self.count = Count()
+        self.known: KnownHead | None = None
+        """The head of the last request that took the lane."""
+        self.held: list[bytes] = []
+        """A request with that head whose body is not all there, and of which aiohttp's parser knows nothing yet."""
+        self.missing = 0
+        """Bytes of that body that have not come."""
+        self.opening = b""
+        """The head of the request that the parser has read last, if that was all it was given."""
 
     # The lane's side
 
-    def outlet(self, message: RawRequestMessage) -> Outlet:
+    def outlet(self, head: KnownHead) -> Outlet:
         """Where the answer goes."""
-        return Outlet(self, self.relay.outbox, message.version, not message.should_close)
+        return Outlet(self, self.relay.outbox, chunked=head.chunked, keep_alive=head.keep_alive)
 
     def passed(self, outlet: Outlet) -> None:
         """The call is over: the next one may come."""
@@ -102,26 +110,30 @@ class Door(Gate):
         if self.passage is not None:
             self.passage.stop(error)
 
+    def busy(self) -> bool:
+        """Whether there is a call, or one that waits for its turn or for its body."""
+        return bool(self.held) or super().busy()
+
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's."""
-        waiter = self._waiter
-        if waiter is None:
-            # The gate's own.
-            super().data_received(data)
-            return
-        # Out of sight, so that nobody is woken for what the lane takes.
-        self._waiter = None
-        try:
-            web.RequestHandler.data_received(self, data)
-        finally:
-            self._waiter = waiter
-        if self.passage is None:
-            if self._messages:
-                self._next()
+        known, waiter = self.known, self._waiter
+        if known is None or self.count.due or waiter is None or self.passage is not None or self._messages:
+            self._parse(data)
+        elif self.held:
+            self._held(known, data)
+        elif (place := known.body(data)) is None or waiter.done() or self._force_close or self._close:
+            self._parse(data)
+        else:
+            begin, length = place
+            missing = begin + length - len(data)
+            if not missing:
+                self._take(known, data, begin)
+            elif missing > 0 and length <= LARGEST:
+                self._hold(data, missing)
             else:
-                self._unfinished()
+                self._parse(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has gone."""
@@ -138,48 +150,124 @@ class Door(Gate):
         if self.passage is not None:
             self.passage.resume()
 
+    # Requests with the head of the one before: aiohttp's parser never learns of them
+
+    def _take(self, known: KnownHead, data: bytes, begin: int) -> None:
+        """One that is all there."""
+        passage = self.lane.enter(self, known, data[begin:])
+        if passage is None:
+            self._parse(data, wake=True)
+            return
+        self._request_count += 1
+        self._begin(passage)
+        passage.begin()
+
+    def _hold(self, data: bytes, missing: int) -> None:
+        """One whose body is on its way."""
+        self.held.append(data)
+        self.missing = missing
+        self._keepalive = False
+        self.late = self._loop.call_later(PATIENCE, self._let_go)
+
+    def _held(self, known: KnownHead, data: bytes) -> None:
+        """More of it."""
+        self.held.append(data)
+        self.missing -= len(data)
+        if self.missing <= 0:
+            whole, exact = b"".join(self.held), not self.missing
+            self.held.clear()
+            place = known.body(whole)
+            if exact and place is not None:
+                self._in_time()
+                self._take(known, whole, place[0])
+            else:
+                self._parse(whole)
+
+    def _let_go(self) -> None:
+        """It takes too long."""
+        self.late = None
+        data = b"".join(self.held)
+        self.held.clear()
+        self._parse(data, wake=True)
+
+    # All others
+
+    def _parse(self, data: bytes, *, wake: bool = False) -> None:
+        """Let aiohttp read it. `wake`: it is not for the lane."""
+        waiter, count, messages = self._waiter, self.count, self._messages
+        head, before = 0 if count.due else end_of(data), len(messages)
+        if waiter is None:
+            # The gate's own.
+            super().data_received(data)
+        else:
+            # Out of sight, so that nobody is woken for what the lane takes.
+            self._waiter = None
+            try:
+                web.RequestHandler.data_received(self, data)
+            finally:
+                self._waiter = waiter
+        count.given(data, head, messages[-1][0] if len(messages) == before + 1 else None)
+        if head:
+            self.opening = data[:head] if count.due >= 0 else b""
+        if waiter is not None and self.passage is None:
+            if not messages:
+                self._unfinished()
+            elif wake:
+                self._wake()
+            else:
+                self._next()
+
     def _next(self) -> None:
         """The first request of those that wait: into the lane, or to the coroutine that takes all others."""
         waiter = self._waiter
         if not self._messages or self.passage is not None or waiter is None or waiter.done():
             return
         message, payload = self._messages[0]
-        if type(message) is not RawRequestMessage or not self.lane.wants(message):
+        head = self.lane.head(message) if type(message) is RawRequestMessage else None
+        if head is None:
             self._wake()
             return
         if not payload.is_eof():
             if self.late is None:
                 self.late = self._loop.call_later(PATIENCE, self._wake)
             return
-        if self.late is not None:
-            self.late.cancel()
-            self.late = None
+        self._in_time()
         if not 0 < payload.total_bytes <= LARGEST or payload._buffer_offset or payload.exception() is not None:
             self._wake()
             return
         body = payload._buffer
-        passage = self.lane.enter(self, message, body[0] if len(body) == 1 else b"".join(body))
+        passage = self.lane.enter(self, head, body[0] if len(body) == 1 else b"".join(body))
         if passage is None:
             self._wake()
             return
+        if self.opening:
+            head.learn(self.opening)
+            self.known = head
         # First, because reading on may bring more requests, which are not to overtake this one.
-        self.passage = passage
-        self._request_in_progress = True
-        # Else the timer, seeing a coroutine that waits for a request, would take the connection for idle.
-        self._keepalive = False
+        self._begin(passage)
         self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
-        if self._manager is not None:
-            self._manager.requests_count += 1
         passage.begin()
 
-    def _wake(self) -> None:
+    def _begin(self, passage: Passage) -> None:
+        self.passage = passage
+        self._request_in_progress = True
+        # Else the timer, seeing a coroutine that waits for a request, would take the connection for idle.
+        self._keepalive = False
+        if self._manager is not None:
+            self._manager.requests_count += 1
+
+    def _in_time(self) -> None:
+        """What was waited for is there."""
         if self.late is not None:
             self.late.cancel()
             self.late = None
+
+    def _wake(self) -> None:
+        self._in_time()
         if self._messages:
             self._check()
         if self._waiter is not None and not self._waiter.done():

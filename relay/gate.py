@@ -120,7 +120,7 @@ class Gate(web.RequestHandler):
 
     def _say(self, error: RelayError) -> Written:
         """The connection's last word."""
-        outlet = Outlet(self, self.relay.outbox, HttpVersion11, keep_alive=False)
+        outlet = Outlet(self, self.relay.outbox, keep_alive=False)
         request_id = new_request_id(time.time_ns() // 1_000_000)
         outlet.answer({}, "application/json", error_body(error), request_id, status=error.status)
         return Written(outlet)

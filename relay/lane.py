@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from aiohttp import HttpVersion11
 from aiohttp.http import RawRequestMessage
 from multidict import istr
 
@@ -26,14 +27,15 @@ from relay.envelope import new_request_id
 from relay.errors import InternalError, NoKey, RelayError, UpstreamError, UpstreamProtocol
 from relay.exchange import Exchange
 from relay.family import Target, UpstreamRequest
+from relay.heads import KnownHead
 from relay.http1 import Http1Transport
 from relay.life import Stopping
 from relay.middleware import error_headers
 from relay.outlet import Outlet
 from relay.routing import PublicModel
-from relay.store.keys import Key, digest
+from relay.store.keys import digest
 from relay.stream import DRAIN_SECONDS, Delivery
-from relay.views.auth import AUTHORIZATION, OTHERS, token_of
+from relay.views.auth import token_of
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "Passage", "Side"]
 
 NO_PLACE: Mapping[str, str] = MappingProxyType({})
-CONTENT_ENCODING, EXPECT, HOST, ORIGIN = istr("Content-Encoding"), istr("Expect"), istr("Host"), istr("Origin")
-TRANSFER_ENCODING, IDEMPOTENCY_KEY = istr("Transfer-Encoding"), istr("Idempotency-Key")
+HOST = istr("Host")
+UNUSUAL = tuple(istr(name) for name in ("Content-Encoding", "Expect", "Idempotency-Key", "Origin", "Transfer-Encoding"))
+"""Headers of requests that the lane does not take."""
 
 log = logging.getLogger("relay.lane")
 
@@ -50,12 +53,7 @@ log = logging.getLogger("relay.lane")
 class Side(Protocol):
     """The client's connection, as the lane needs it."""
 
-    seen: object
-    """The Authorization headers of the last request."""
-    mark: bytes
-    """The digest of that key."""
-
-    def outlet(self, message: RawRequestMessage) -> Outlet:
+    def outlet(self, head: KnownHead) -> Outlet:
         """Where the answer to this request goes."""
         ...
 
@@ -78,32 +76,37 @@ class Lane:
         self.open = isinstance(relay.transport, Http1Transport)
         """The other transport has no way without coroutines."""
 
-    def wants(self, message: RawRequestMessage) -> bool:
-        """Whether such requests are for the lane."""
-        if not self.open or message.path not in self.routes or message.method != "POST" or message.upgrade:
-            return False
-        headers = message.headers
-        return (
-            CONTENT_ENCODING not in headers
-            and IDEMPOTENCY_KEY not in headers
-            and TRANSFER_ENCODING not in headers
-            and EXPECT not in headers
-            and ORIGIN not in headers
-            and self.relay.origins.answers_to(headers.get(HOST))
-        )
+    def head(self, message: RawRequestMessage) -> KnownHead | None:
+        """The head of a request for the lane; None if it is for the usual way."""
+        dialect, headers, origins = self.routes.get(message.path), message.headers, self.relay.origins
+        if (
+            dialect is None
+            or not self.open
+            or message.method != "POST"
+            or message.upgrade
+            or any(name in headers for name in UNUSUAL)
+            or not origins.answers_to(headers.get(HOST))
+        ):
+            return None
+        try:
+            mark = digest(token_of(headers))
+        except NoKey:
+            return None
+        chunked, keep_alive = message.version >= HttpVersion11, not message.should_close
+        return KnownHead(dialect, headers, mark, origins, chunked=chunked, keep_alive=keep_alive)
 
-    def enter(self, side: Side, message: RawRequestMessage, raw: bytes) -> Passage | None:
+    def enter(self, side: Side, head: KnownHead, raw: bytes) -> Passage | None:
         """Take a request that has its body; None, and nothing has happened, if that is for the usual way."""
         relay = self.relay
-        key = self._key(side, message)
-        if key is None:
+        key = relay.store.ring.known(head.mark)
+        if key is None or head.origins is not relay.origins:
             return None
-        dialect = self.routes[message.path]
+        dialect = head.dialect
         at = int(relay.wall() * 1000)
         call = Call(new_request_id(at), key, "generate", started=relay.clock(), at=at)
         call.dialect = dialect
         try:
-            call.head = dialect.peek(raw, "generate", NO_PLACE, message.headers)
+            call.head = dialect.peek(raw, "generate", NO_PLACE, head.headers)
             model = relay.pipeline.admit(call)
             target = relay.dispatch.first(model, call.head.stream)
             if target is None or self._aside(target):
@@ -113,23 +116,11 @@ class Lane:
             # Nothing was taken yet. The usual way finds the same, and says it.
             return None
         call.target = target
-        return Passage(relay, side, call, model, side.outlet(message))
+        return Passage(relay, side, call, model, side.outlet(head))
 
     def _aside(self, target: Target) -> bool:
         """Whether a target's family has a transport of its own."""
         return self.relay.plugins.families[target.upstream.family].family.transport is not None
-
-    def _key(self, side: Side, message: RawRequestMessage) -> Key | None:
-        """The live key of a request, if it is in memory."""
-        headers = message.headers
-        seen = headers.getall(AUTHORIZATION, None)
-        if seen is None or seen != side.seen or any(name in headers for name in OTHERS):
-            try:
-                side.mark = digest(token_of(headers))
-            except NoKey:
-                return None
-            side.seen = seen
-        return self.relay.store.ring.known(side.mark)
 
 
 class Passage:

@@ -13,7 +13,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import HttpVersion, HttpVersion11, web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 
@@ -63,17 +63,19 @@ class Outlet:
 
     __slots__ = ("_outbox", "_protocol", "chunked", "keep_alive")
 
-    def __init__(self, protocol: BaseProtocol, outbox: Outbox, version: HttpVersion, keep_alive: bool) -> None:
+    def __init__(
+        self, protocol: BaseProtocol, outbox: Outbox, *, chunked: bool = True, keep_alive: bool = True
+    ) -> None:
         self._protocol: BaseProtocol | Nowhere = protocol
         self._outbox = outbox
-        self.chunked = version >= HttpVersion11
+        self.chunked = chunked
         """False for HTTP/1.0, where a stream ends with its connection."""
         self.keep_alive = keep_alive
 
     @classmethod
     def of(cls, request: web.BaseRequest, outbox: Outbox) -> Outlet:
         """The outlet of a request that aiohttp handles."""
-        return cls(request.protocol, outbox, request.version, request.keep_alive)
+        return cls(request.protocol, outbox, chunked=request.version >= HttpVersion11, keep_alive=request.keep_alive)
 
     def write(self, data: bytes) -> None:
         """Bytes as they are."""

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "body connection dialect fold hookspecs guard lost origins proxies routing"
         " store.backup store.journal store.keys store.upkeep",
         # What translators are made of; how usage and keys are looked up.
-        "exchange health kit store.repeats store.ring store.spending store.usage",
+        "exchange heads health kit store.repeats store.ring store.spending store.usage",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
         "client discovery http1 manager meter schemas store upstream",
         "dispatch",
