@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, cast
 
 import httptools
@@ -16,7 +17,7 @@ __all__ = ["Connection", "Reader"]
 HEAD_BYTES = 65_536
 HEAD_FIELDS = 256
 SMALL_BODY = 16_384
-"""Bytes up to which head and body are put together for one write."""
+"""Bytes of a body that are put behind the head before they are written: to copy more of them takes longer."""
 NAMES_KEPT = 1024
 
 _names: dict[bytes, str] = {}
@@ -40,6 +41,10 @@ class Reader(Protocol):
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head has arrived."""
+        ...
+
+    def passes(self, chunk: bytes) -> bool:
+        """Whether a chunk was taken with its framing, as it came."""
         ...
 
     def data(self, piece: bytes) -> None:
@@ -72,6 +77,12 @@ class Connection(asyncio.Protocol):
         self._headless = True
         self._complete = False
         self._until_close = False
+        self._inside: list[None] = []
+        """Holds something while a chunk is incomplete."""
+        self._chunked = self._between = False
+        """Whether the parser stands between two chunks: what comes next may be passed by it."""
+        self.on_chunk_header: Callable[[], None] = partial(self._inside.append, None)
+        self.on_chunk_complete: Callable[[], None] = self._inside.clear
         self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
         self.on_body: Callable[[bytes], None] = self._bodies.append
         self.on_message_begin: Callable[[], None] = self._due.pop
@@ -88,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._headless = True
         self._complete = False
         self._until_close = False
+        self._chunked = self._between = False
 
     def write(self, head: bytes, body: bytes) -> None:
         """Send the request."""
@@ -96,7 +108,7 @@ class Connection(asyncio.Protocol):
         if len(body) < SMALL_BODY:
             self._outbox.write(self.transport, head + body)
         else:
-            self.transport.writelines((head, body))
+            self._outbox.write(self.transport, head, body)
 
     def abort(self) -> None:
         """Close now, without sending what still waits."""
@@ -123,17 +135,21 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the upstream's."""
+        exchange = self.exchange
+        if self._between and exchange is not None and exchange.passes(data):
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._failed(error)
             return
+        self._between = self._chunked and not self._inside and data.endswith(b"\r\n")
         bodies = self._bodies
-        if bodies and self.exchange is not None:
+        if bodies and exchange is not None:
             # `_deliver`, written out: this runs for every read of every stream.
             piece = bodies[0] if len(bodies) == 1 else b"".join(bodies)
             bodies.clear()
-            self.exchange.data(piece)
+            exchange.data(piece)
         if self._complete:
             # Only now: whoever uses the connection next must find that nothing came behind the answer.
             self._complete = False
@@ -211,6 +227,7 @@ class Connection(asyncio.Protocol):
         headers = {_names.get(name) or _name(name): value.decode("latin-1") for name, value in fields.items()}
         fields.clear()
         self._headless = False
+        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
         self.exchange.begin(status, headers)
 

@@ -61,7 +61,7 @@ def usable() -> bool:
 class Door(Gate):
     """One connection."""
 
-    __slots__ = ("count", "held", "known", "lane", "late", "missing", "opening", "passage")
+    __slots__ = ("count", "early", "held", "known", "lane", "late", "missing", "opening", "passage")
 
     def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, lane.relay, loop=loop, **options)
@@ -71,6 +71,8 @@ class Door(Gate):
         self.count = Count()
         self.known: KnownHead | None = None
         """The head of the last request that took the lane."""
+        self.early: list[bytes] = []
+        """What came before the coroutine was ready for it."""
         self.held: list[bytes] = []
         """A request with that head whose body is not all there, and of which aiohttp's parser knows nothing yet."""
         self.missing = 0
@@ -112,14 +114,20 @@ class Door(Gate):
 
     def busy(self) -> bool:
         """Whether there is a call, or one that waits for its turn or for its body."""
-        return bool(self.held) or super().busy()
+        return bool(self.held or self.early) or super().busy()
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's."""
         known, waiter = self.known, self._waiter
-        if known is None or self.count.due or waiter is None or self.passage is not None or self._messages:
+        if self.early:
+            self.early.append(data)
+        elif waiter is None and not (self._request_in_progress or self.count.due or self._messages):
+            # The coroutine is on its way back to where it waits: a client may be faster than that.
+            self.early.append(data)
+            self._loop.call_soon(self._come)
+        elif known is None or self.count.due or waiter is None or self.passage is not None or self._messages:
             self._parse(data)
         elif self.held:
             self._held(known, data)
@@ -149,6 +157,15 @@ class Door(Gate):
         super().resume_writing()
         if self.passage is not None:
             self.passage.resume()
+
+    def _come(self) -> None:
+        """What came early."""
+        data = b"".join(self.early)
+        self.early.clear()
+        if self._waiter is None:
+            self._parse(data)
+        else:
+            self.data_received(data)
 
     # Requests with the head of the one before: aiohttp's parser never learns of them
 

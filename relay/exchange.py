@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from relay.connection import Connection
@@ -89,6 +89,7 @@ class Exchange:
         "_inflate",
         "_limit",
         "_listener",
+        "_passes",
         "_paused",
         "_pieces",
         "_pool",
@@ -127,6 +128,7 @@ class Exchange:
         self._size = 0
         self._limit = 0
         self._sink: Sink | None = None
+        self._passes: Callable[[bytes], bool] | None = None
         self._begun = False
         self._stopped = False
         self._paused = False
@@ -189,6 +191,7 @@ class Exchange:
         """Give everything to `sink` from here on."""
         self._limit = 0
         self._sink = sink
+        self._passes = getattr(sink, "passes", None)
         while self._pieces and not self._stopped:
             self._give(sink, self._pieces.popleft())
         self._size = 0
@@ -292,6 +295,7 @@ class Exchange:
             await sink.drain()
         self._size = 0
         self._sink = sink
+        self._passes = getattr(sink, "passes", None)
         try:
             while not (self._stopped or self.ended or self._error or self._raised):
                 self._resume()
@@ -299,7 +303,7 @@ class Exchange:
                 if self._paused and not self._stopped:
                     await sink.drain()
         finally:
-            self._sink = None
+            self._sink = self._passes = None
         if self._raised is not None:
             raise self._raised
         if self._error is not None and not self._stopped:
@@ -345,6 +349,21 @@ class Exchange:
                 # What is wanted is its end.
                 return
         self._wake()
+
+    def passes(self, chunk: bytes) -> bool:
+        """Offer one read that holds a whole chunk or more, framing and all: True if that is all there is to do."""
+        passes = self._passes
+        if passes is None or self._stopped or self._inflate is not None:
+            return False
+        try:
+            passed = passes(chunk)
+        except BaseException as error:
+            self._raised = error
+            self._stop()
+            return True
+        if passed:
+            self.moved = True
+        return passed
 
     def data(self, piece: bytes) -> None:
         """More of the body."""

@@ -196,6 +196,11 @@ class WholeEvents:
             passed, self._held = passed + self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return passed
 
+    @property
+    def resting(self) -> bool:
+        """Whether a whole event of plain text would pass unchanged and leave no trace: then it need not be shown."""
+        return not self._held and not self._open
+
     def close(self) -> bytes:
         """What was still held back: the last event, without its blank line."""
         rest, self._held = self._held, b""

@@ -66,21 +66,17 @@ class Count(Protocol):
 class Meter:
     """Counts by decoded events. Tool calls are put together only if somebody will check them (`keep_calls`)."""
 
-    __slots__ = ("_calls", "_seen", "begun", "complete", "error", "keep_calls", "usage")
+    __slots__ = ("_calls", "begun", "complete", "error", "keep_calls", "seen", "usage")
 
     def __init__(self, *, keep_calls: bool = False) -> None:
         self.usage: Usage | None = None
-        self._seen = 0.0
+        self.seen = 0.0
+        """Output tokens seen, estimated."""
         self.complete = False
         self.begun = False
         self.error: RelayError | None = None
         self.keep_calls = keep_calls
         self._calls: dict[int, ToolCall] = {}
-
-    @property
-    def seen(self) -> float:
-        """Output tokens seen, estimated."""
-        return self._seen
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in decoded events."""
@@ -99,9 +95,9 @@ class Meter:
         for choice in response.choices:
             for part in choice.parts:
                 if isinstance(part, Text | Thinking):
-                    self._seen += estimate_tokens(part.text)
+                    self.seen += estimate_tokens(part.text)
                 elif isinstance(part, ToolCall):
-                    self._seen += estimate_tokens(part.arguments)
+                    self.seen += estimate_tokens(part.arguments)
                     self._calls[len(self._calls)] = part
 
     def calls(self) -> list[ToolCall]:
@@ -111,14 +107,14 @@ class Meter:
     def _text(self, event: TextDelta | ThinkingDelta) -> None:
         text = event.text
         # Not rounded up piece by piece: streams of one-letter pieces would count four times what they are.
-        self._seen += len(text) / 4 if text.isascii() else estimate_tokens(text)
+        self.seen += len(text) / 4 if text.isascii() else estimate_tokens(text)
 
     def _start(self, event: PartStart) -> None:
         if self.keep_calls and isinstance(event.part, ToolCall):
             self._calls[event.index] = replace(event.part)
 
     def _arguments(self, event: ArgumentsDelta) -> None:
-        self._seen += len(event.arguments) / 4
+        self.seen += len(event.arguments) / 4
         call = self._calls.get(event.index)
         if call is not None:
             call.arguments += event.arguments

@@ -9,7 +9,7 @@ connection go out as one. Where there is only one call, nothing would gather, an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Protocol
 
 __all__ = ["Outbox", "Writable"]
@@ -20,6 +20,10 @@ class Writable(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send; never waits."""
+        ...
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        """Send them one behind the other."""
         ...
 
     def is_closing(self) -> bool:
@@ -37,29 +41,36 @@ class Outbox:
         self._busy = busy
         self._waiting: dict[Writable, list[bytes]] = {}
 
-    def write(self, to: Writable, data: bytes) -> None:
+    def write(self, to: Writable, *pieces: bytes) -> None:
         """Send before this turn is over, in order with all else for the same connection."""
         waiting = self._waiting
         if not waiting:
             if len(self._busy) < 2:
-                to.write(data)
+                _send(to, pieces)
                 return
             self._loop.call_soon(self.flush)
         held = waiting.get(to)
         if held is None:
-            waiting[to] = [data]
+            waiting[to] = [*pieces]
         else:
-            held.append(data)
+            held += pieces
 
     def release(self, to: Writable) -> None:
         """Send what waits for one connection now: it will be closed, or somebody else writes to it."""
         held = self._waiting.pop(to, None)
         if held is not None and not to.is_closing():
-            to.write(held[0] if len(held) == 1 else b"".join(held))
+            _send(to, held)
 
     def flush(self) -> None:
         """Send everything now."""
         waiting, self._waiting = self._waiting, {}
         for to, held in waiting.items():
             if not to.is_closing():
-                to.write(held[0] if len(held) == 1 else b"".join(held))
+                _send(to, held)
+
+
+def _send(to: Writable, held: Sequence[bytes]) -> None:
+    if len(held) == 1:
+        to.write(held[0])
+    else:
+        to.writelines(held)

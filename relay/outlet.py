@@ -8,7 +8,7 @@ aiohttp's way.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -46,6 +46,9 @@ class Nowhere:
         return False
 
     def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -130,6 +133,15 @@ class Outlet:
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._outbox.write(transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+
+    def passes(self, chunk: bytes) -> bool:
+        """More of a stream, a chunk with its framing. False: it has to take the way of all others."""
+        protocol = self._protocol
+        transport = protocol.transport
+        if transport is None or transport.is_closing() or protocol.writing_paused:
+            return False
+        self._outbox.write(transport, chunk)
+        return True
 
     def end(self, data: bytes = b"") -> None:
         """The last of a stream, and its proper end."""

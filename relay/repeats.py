@@ -179,6 +179,10 @@ class Recorder(Outlet):
         self._take(data)
         self._inner.send(data)
 
+    def passes(self, chunk: bytes) -> bool:
+        """Never: what is kept is kept without framing."""
+        return False
+
     def end(self, data: bytes = b"") -> None:
         """The last of a stream."""
         self._take(data)

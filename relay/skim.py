@@ -20,6 +20,13 @@ LONGEST = 65_536
 """Bytes of an incomplete event beyond which it is given to the decoder as it comes."""
 MOULDS = 4
 """Moulds kept per stream: its text, its reasoning, its tool arguments."""
+CRLF = b"\r\n"
+DIGITS = 8
+"""Bytes in which the line with a chunk's size ends."""
+STARTS = 256
+"""Sizes of chunks that are remembered for each mould."""
+NEVER = b"\n"
+"""What no chunk begins with."""
 TRIES = 4
 """Runs of events that are looked for in one piece before its events are taken one by one."""
 
@@ -41,6 +48,33 @@ class Mould:
         """Bytes beside the text."""
         return len(self.head) + len(self.tail)
 
+    @cached_property
+    def lines(self) -> int:
+        """Line ends of one such event."""
+        return self.head.count(b"\n") + self.tail.count(b"\n")
+
+    @cached_property
+    def end(self) -> bytes:
+        """How a chunk ends that holds one such event."""
+        return self.tail + CRLF
+
+    @cached_property
+    def starts(self) -> dict[int, bytes]:
+        """How chunks of known sizes begin that hold one such event."""
+        return {}
+
+    def start(self, chunk: bytes) -> bytes:
+        """How `chunk` begins if it is one whole chunk of one such event; else bytes that it does not begin with."""
+        place = chunk.find(CRLF, 0, DIGITS)
+        line = chunk[: place + len(CRLF)]
+        body = len(chunk) - len(line) - len(CRLF)
+        if place < 0 or body <= 0 or line.lower() != b"%x\r\n" % body:
+            return NEVER
+        start = line + self.head
+        if len(self.starts) < STARTS:
+            self.starts[len(chunk)] = start
+        return start
+
     def fits(self, event: bytes) -> bool:
         """Whether one event is text around which nothing has changed."""
         return event.startswith(self.head) and event.endswith(self.tail) and self.middle in event
@@ -50,10 +84,10 @@ class Mould:
         if self.middle or not data.startswith(self.head) or not data.endswith(self.tail):
             return 0
         # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
-        # behind each tail but the last there is a head, and there are no more data lines than that makes, then each of
-        # them is of one event. Only a data line at the very beginning has no line end before it.
-        events = data.count(b"\ndata:") + data.startswith(b"data:")
-        return events if events == 1 or data.count(self.tail + self.head) == events - 1 else 0
+        # behind each tail but the last there is a head, and there are no more line ends than that makes, then there is
+        # nothing but text between them.
+        events = 1 + data.count(self.tail + self.head)
+        return events if data.count(b"\n") == events * self.lines else 0
 
 
 class SkimmingMeter(Meter):
@@ -87,7 +121,7 @@ class SkimmingMeter(Meter):
                 and not mould.middle
                 and data.find(b"\n\n") == len(data) - 2
             ):
-                self._seen += (len(data) - mould.frame) / 4
+                self.seen += (len(data) - mould.frame) / 4
                 return
         if self._slow:
             self.add(self._decoder.feed(data))
@@ -112,6 +146,24 @@ class SkimmingMeter(Meter):
                 return
         self._sort(data)
 
+    def text_of(self, chunk: bytes, /) -> int:
+        """Bytes of text in a chunk of a chunked body that holds one event of the kind that came last, framing and all.
+
+        Below 0 for everything else. Nothing is counted: who takes the chunk for counted adds them to `seen`.
+        """
+        if not self._moulds or self._tail or self._slow:
+            return -1
+        mould, size = self._moulds[0], len(chunk)
+        start = mould.starts.get(size) or mould.start(chunk)
+        if not chunk.startswith(start) or not chunk.endswith(mould.end):
+            return -1
+        begin, end = len(start), size - len(mould.end)
+        if chunk.find(b"\n", begin, end) >= 0:
+            return -1
+        if mould.middle:
+            end = chunk.rfind(mould.middle, begin, end)
+        return end - begin
+
     def close(self) -> None:
         """The end of the bytes."""
         if self._tail:
@@ -121,11 +173,11 @@ class SkimmingMeter(Meter):
     def _skim(self, mould: Mould, data: bytes) -> bool:
         events = mould.run(data)
         if events:
-            self._seen += (len(data) - events * mould.frame) / 4
+            self.seen += (len(data) - events * mould.frame) / 4
             return True
         if mould.middle and data.count(b"\n\n") == 1 and mould.fits(data):
             # Text may hold the same bytes, but behind the last of them there is only filling.
-            self._seen += (data.rfind(mould.middle) - len(mould.head)) / 4
+            self.seen += (data.rfind(mould.middle) - len(mould.head)) / 4
             return True
         return False
 
@@ -151,13 +203,13 @@ class SkimmingMeter(Meter):
                 self._read(event)
 
     def _read(self, event: bytes) -> None:
-        before = self._seen
+        before = self.seen
         events = self._decoder.feed(event)
         self.add(events)
         if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
             # They are wanted whole, so each of them is read.
             return
-        if self._seen > before and (mould := self._mould(event)) is not None and mould not in self._moulds:
+        if self.seen > before and (mould := self._mould(event)) is not None and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)
             del self._moulds[MOULDS:]

@@ -19,16 +19,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from relay.call import Call
-from relay.dialect import Forward
+from relay.dialect import Forward, StreamFilter
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, KeepsAlive, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.fold import Fold
 from relay.ir import Loss, Response
+from relay.kit import WholeEvents
 from relay.lost import answer_losses
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.secret import Secret
+from relay.skim import SkimmingMeter
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -40,6 +42,8 @@ PREAMBLE_SECONDS = 5.0
 DRAIN_SECONDS = 1.0
 """Time that an upstream gets to close its stream after the last event, so that the connection can be used again."""
 
+EVENT_END = b"\n\n"
+
 log = logging.getLogger("relay.stream")
 _UNSAFE = re.compile(r"[^\x20-\x7e]")
 
@@ -47,6 +51,11 @@ _UNSAFE = re.compile(r"[^\x20-\x7e]")
 def safe_header(text: str) -> str:
     """`text` as a header value: what is not printable ASCII becomes `?`."""
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
+
+
+def resting(filter: StreamFilter) -> bool:
+    """Whether a filter need not be shown a whole event of plain text."""
+    return isinstance(filter, WholeEvents) and filter.resting
 
 
 def dropped(losses: Iterable[Loss]) -> str:
@@ -106,6 +115,9 @@ class Delivery:
         self.fold = None if keep is None else Fold()
         self.shelve = shelve
         """Who is given the encoder of a complete answer."""
+        self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
+        self.smooth = False
+        """Whether the next chunk may pass as it comes, unless it is more than a piece of text."""
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.ended = False
@@ -154,6 +166,18 @@ class Delivery:
 
     # The sink
 
+    def passes(self, chunk: bytes) -> bool:
+        """Pass on a chunk of the upstream's body as it came, framing and all, if it is only one more piece of text."""
+        if not self.smooth or self.skimming is None:
+            return False
+        text = self.skimming.text_of(chunk)
+        if text < 0 or not self.outlet.passes(chunk):
+            return False
+        self.skimming.seen += text / 4
+        self.last = EVENT_END
+        self.quiet = False
+        return True
+
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
         counter = self.counter
@@ -171,6 +195,7 @@ class Delivery:
                     self.last = data
                     self.quiet = False
                     self.outlet.send(data)
+                self.smooth = self.skimming is not None and (self.filter is None or resting(self.filter))
                 return True
             data, go_on = self._judged(piece, counter)
         else:

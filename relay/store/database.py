@@ -14,7 +14,7 @@ import re
 import sqlite3
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -327,9 +327,17 @@ class Database:
         Cancelling the caller does not cancel the work. Raises sqlite3.OperationalError if the file is locked for
         longer than the busy timeout, or full; nothing is stored then.
         """
+        return await self._finished(self._transaction, work)
+
+    async def run(self, sql: str, parameters: Parameters = ()) -> None:
+        """The same for a single statement, which is a transaction by itself."""
+        await self._finished(self._statement, sql, parameters)
+
+    async def _finished(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """What `work` gives, which goes on to its end even if nobody waits for it any more."""
         if self._closed:
             raise StoreError(f"the database {self.path} is closed")
-        task = asyncio.create_task(self._transaction(work))
+        task = asyncio.create_task(work(*arguments))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
@@ -353,9 +361,13 @@ class Database:
                 raise
             return result
 
-    async def _run(self, sql: str) -> None:
-        async with self.connection.execute(sql):
-            pass
+    async def _statement(self, sql: str, parameters: Parameters) -> None:
+        async with self._lock:
+            await self._run(sql, parameters)
+
+    async def _run(self, sql: str, parameters: Parameters = ()) -> None:
+        # In one go, where a cursor would take two: each is a visit to the connection's thread.
+        await self.connection.execute_fetchall(sql, parameters)
 
     async def _rollback(self) -> None:
         # A harmless statement waits for what still runs; then `in_transaction` is true to the facts.

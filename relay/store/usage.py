@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -110,9 +111,8 @@ COLUMNS = ("request_id", *PLAIN, *WORDS, *COUNTS, "price_id")
 
 INSERT = f"INSERT INTO usage ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - constants
 TOGETHER = 100
-"""Rows in one statement. Each statement gives up the interpreter's lock and takes it again, which costs a busy server
-more than the row itself."""
-INSERT_MANY = INSERT + ", " + ", ".join(["(" + ", ".join("?" * len(COLUMNS)) + ")"] * (TOGETHER - 1))
+"""Rows in one statement at most. Each statement gives up the interpreter's lock and takes it again, which costs a busy
+server more than the row itself."""
 SELECT = (
     f"SELECT usage.id, usage.request_id, {', '.join(f'usage.{column}' for column in PLAIN)},"  # noqa: S608 - constants
     f" {', '.join(f'(SELECT name FROM names WHERE names.id = usage.{column})' for column in WORDS)},"  # noqa: S608
@@ -221,6 +221,13 @@ def _filter(since: int | None, until: int | None, key_id: int | None, model: str
     return chosen
 
 
+@lru_cache(maxsize=TOGETHER)
+def _insert(rows: int) -> str:
+    """The statement that stores so many rows."""
+    more = ", (" + ", ".join("?" * len(COLUMNS)) + ")"
+    return INSERT + more * (rows - 1)
+
+
 class UsageTable:
     """The usage rows: `put` on the serving side, reports and look-ups on the other.
 
@@ -267,19 +274,18 @@ class UsageTable:
                 prices.update(await self._intern_prices(connection, rows))
                 known, known_prices = self._words | words, self._prices | prices
                 values = [_values(row, known, known_prices) for row in rows]
-            full = len(values) - len(values) % TOGETHER
-            for start in range(0, full, TOGETHER):
-                async with connection.execute(INSERT_MANY, [*chain.from_iterable(values[start : start + TOGETHER])]):
-                    pass
-            if full < len(values):
-                async with connection.executemany(INSERT, values[full:]):
-                    pass
+            for start in range(0, len(values), TOGETHER):
+                some = values[start : start + TOGETHER]
+                await connection.execute_fetchall(_insert(len(some)), [*chain.from_iterable(some)])
             if used:
                 sql = "UPDATE keys SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, 0) < ?2"
                 async with connection.executemany(sql, list(used.items())):
                     pass
 
-        await self._database.write(work)
+        if values is not None and len(values) <= TOGETHER and not used:
+            await self._database.run(_insert(len(values)), [*chain.from_iterable(values)])
+        else:
+            await self._database.write(work)
         if self.journal is not None:
             self.journal.stored(rows)
         # Only now: a transaction that was rolled back takes its numbers with it.

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
 
-INTERVAL = 0.1
+INTERVAL = 0.25
 """Seconds that a row waits for company."""
 BATCH = 500
 """Rows that are not kept waiting any longer."""

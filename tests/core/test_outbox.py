@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from relay.outbox import Outbox
 
@@ -16,6 +17,9 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.written.append(b"".join(pieces))
 
     def is_closing(self) -> bool:
         return self.closing

@@ -61,6 +61,11 @@ class PassedStream(WholeEvents):
         self._opening: bytes | None = b""
         self._last = b""
 
+    @property
+    def resting(self) -> bool:
+        """Never: it has to know the last event."""
+        return False
+
     def keep_alive(self) -> bytes:
         """A comment as long as nothing was sent: clients accept no event before the one that begins the answer."""
         return KEEP_ALIVE if self._last else b": keep-alive\n\n"
