@@ -22,6 +22,10 @@ from relay.outbox import Outbox
 __all__ = ["Outlet", "Written"]
 
 LINE = "\r\n"
+LAST = b"0\r\n\r\n"
+"""The end of a chunked body."""
+SMALL = 16_384
+"""Bytes that are put behind a head before they are written: to copy more of them takes longer than to write twice."""
 _REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -80,12 +84,12 @@ class Outlet:
         """The outlet of a request that aiohttp handles."""
         return cls(request.protocol, outbox, chunked=request.version >= HttpVersion11, keep_alive=request.keep_alive)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         """Bytes as they are."""
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        self._outbox.write(transport, data)
+        self._outbox.write(transport, *pieces)
 
     def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
@@ -105,7 +109,11 @@ class Outlet:
             f"{start}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
             f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
         )
-        self.write(self._head(status, [line], headers) + body)
+        head = self._head(status, [line], headers)
+        if len(body) < SMALL:
+            self.write(head + body)
+        else:
+            self.write(head, body)
 
     def open(
         self, headers: Mapping[str, str], content_type: str, request_id: str, first: bytes, *, end: bool = False
@@ -118,13 +126,13 @@ class Outlet:
             f"{'Transfer-Encoding: chunked' + LINE if self.chunked else ''}"
             f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
         )
-        self.write(self._head(200, [line], headers) + (self._chunk(first) if first else b"") + self._last(end))
-
-    def _chunk(self, data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
-
-    def _last(self, end: bool) -> bytes:
-        return b"0\r\n\r\n" if end and self.chunked else b""
+        head, last = self._head(200, [line], headers), LAST if end and self.chunked else b""
+        if first and self.chunked:
+            head, last = b"%b%x\r\n" % (head, len(first)), b"\r\n" + last
+        if len(first) < SMALL:
+            self.write(head + first + last)
+        else:
+            self.write(head, first, last)
 
     def send(self, data: bytes) -> None:
         """More of a stream. Must not be empty, which would be its end."""
@@ -145,8 +153,15 @@ class Outlet:
 
     def end(self, data: bytes = b"") -> None:
         """The last of a stream, and its proper end."""
-        if data or self.chunked:
-            self.write((self._chunk(data) if data else b"") + self._last(end=True))
+        if not self.chunked:
+            if data:
+                self.write(data)
+        elif not data:
+            self.write(LAST)
+        elif len(data) < SMALL:
+            self.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        else:
+            self.write(b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
 
     def cut(self) -> None:
         """End a stream so that nobody can take it for complete: without its last chunk."""

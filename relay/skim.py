@@ -49,6 +49,11 @@ class Mould:
         return len(self.head) + len(self.tail)
 
     @cached_property
+    def seam(self) -> bytes:
+        """What stands between the texts of two such events."""
+        return self.tail + self.head
+
+    @cached_property
     def lines(self) -> int:
         """Line ends of one such event."""
         return self.head.count(b"\n") + self.tail.count(b"\n")
@@ -79,15 +84,16 @@ class Mould:
         """Whether one event is text around which nothing has changed."""
         return event.startswith(self.head) and event.endswith(self.tail) and self.middle in event
 
-    def run(self, data: bytes) -> int:
-        """How many events fit if `data` is nothing but such events, one behind the other; else 0."""
-        if self.middle or not data.startswith(self.head) or not data.endswith(self.tail):
+    def run(self, data: bytes, begin: int, end: int) -> int:
+        """How many events fit if there is nothing but such events there, one behind the other; else 0."""
+        if self.middle or not data.startswith(self.head, begin) or not data.endswith(self.tail, begin, end):
             return 0
         # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
         # behind each tail but the last there is a head, and there are no more line ends than that makes, then there is
         # nothing but text between them.
-        events = 1 + data.count(self.tail + self.head)
-        return events if data.count(b"\n") == events * self.lines else 0
+        events = 1 + data.count(self.seam, begin, end)
+        fitting = end - begin >= events * self.frame and data.count(b"\n", begin, end) == events * self.lines
+        return events if fitting else 0
 
 
 class SkimmingMeter(Meter):
@@ -142,7 +148,7 @@ class SkimmingMeter(Meter):
                 return
             data = data[:end]
         for mould in self._moulds:
-            if data.startswith(mould.head) and self._skim(mould, data):
+            if data.startswith(mould.head) and self._skim(mould, data, 0, len(data)):
                 return
         self._sort(data)
 
@@ -170,14 +176,15 @@ class SkimmingMeter(Meter):
             self.add(self._decoder.feed(self._tail))
         self.add(self._decoder.close())
 
-    def _skim(self, mould: Mould, data: bytes) -> bool:
-        events = mould.run(data)
+    def _skim(self, mould: Mould, data: bytes, begin: int, end: int) -> bool:
+        """Measure what is there, if it is nothing but events of that kind."""
+        events = mould.run(data, begin, end)
         if events:
-            self.seen += (len(data) - events * mould.frame) / 4
+            self.seen += (end - begin - events * mould.frame) / 4
             return True
-        if mould.middle and data.count(b"\n\n") == 1 and mould.fits(data):
+        if mould.middle and data.count(b"\n\n", begin, end) == 1 and mould.fits(event := data[begin:end]):
             # Text may hold the same bytes, but behind the last of them there is only filling.
-            self.seen += (data.rfind(mould.middle) - len(mould.head)) / 4
+            self.seen += (event.rfind(mould.middle) - len(mould.head)) / 4
             return True
         return False
 
@@ -185,22 +192,28 @@ class SkimmingMeter(Meter):
         """Event by event: those that fit a mould are measured, the others decoded, and new moulds made of them."""
         place, tries = 0, TRIES
         while place < len(data) and self.error is None and not self.complete:
-            mould = next((mould for mould in self._moulds if data.startswith(mould.head, place)), None)
-            if mould is not None and tries and (end := data.rfind(mould.tail, place)) >= 0:
+            mould = self._begun(data, place)
+            if mould is not None and tries and (last := data.rfind(mould.tail, place)) >= 0:
                 # What comes before the last event of this kind is most often nothing but events of this kind.
                 tries -= 1
-                end += len(mould.tail)
-                if self._skim(mould, data[place:end]):
+                end = last + len(mould.tail)
+                if self._skim(mould, data, place, end):
                     place = end
                     continue
             end = data.find(b"\n\n", place) + 2
             if end == 1:
                 # One line end more than a blank line needs.
                 end = len(data)
-            event = data[place:end]
+            if mould is None or not self._skim(mould, data, place, end):
+                self._read(data[place:end])
             place = end
-            if mould is None or not self._skim(mould, event):
-                self._read(event)
+
+    def _begun(self, data: bytes, place: int) -> Mould | None:
+        """The kind of event that may begin there."""
+        for mould in self._moulds:
+            if data.startswith(mould.head, place):
+                return mould
+        return None
 
     def _read(self, event: bytes) -> None:
         before = self.seen

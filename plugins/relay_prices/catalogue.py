@@ -7,10 +7,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from relay import Price, Rates, Target, Tier
 from relay.kit import loads
@@ -100,17 +102,42 @@ class Entry:
         return Price(Rates(**data["rates"]), tiers=tiers, request=data["request"], source=self.source)
 
 
-@dataclass(slots=True)
-class Vendor:
-    """One seller of models."""
+class VendorData(msgspec.Struct):
+    """A seller of models as the file has it. Its models, nearly all of the file, are left as they are until asked for."""
 
     id: str
     name: str
     api: str | None
-    """Matches the beginning of its addresses."""
     fallback: list[str]
-    """Vendors whose prices count where it has none of its own."""
-    models: list[Entry]
+    models: msgspec.Raw
+
+
+class CatalogueData(msgspec.Struct):
+    """The file."""
+
+    schema: int
+    source: str
+    providers: list[VendorData]
+
+
+class Vendor:
+    """One seller of models."""
+
+    def __init__(self, data: VendorData, source: str) -> None:
+        self.id = data.id
+        self.name = data.name
+        self.api = data.api
+        """Matches the beginning of its addresses."""
+        self.fallback = data.fallback
+        """Vendors whose prices count where it has none of its own."""
+        self._data = data.models
+        self._source = source
+
+    @cached_property
+    def models(self) -> list[Entry]:
+        """What it sells."""
+        found = loads(bytes(self._data))
+        return [Entry(id_, match, context, prices, self._source) for id_, match, context, prices in found]
 
     def find(self, name: str) -> Entry | None:
         """The first model that a name, in lower case, means."""
@@ -120,29 +147,20 @@ class Vendor:
 class Catalogue:
     """All vendors and their models."""
 
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        if data.get("schema") != SCHEMA:
-            raise ValueError(f"its schema is {data.get('schema')!r}, not {SCHEMA}")
-        self.source: str = data["source"]
-        self.vendors: dict[str, Vendor] = {
-            item["id"]: Vendor(
-                item["id"],
-                item["name"],
-                item["api"],
-                item["fallback"],
-                [Entry(id_, match, context, prices, self.source) for id_, match, context, prices in item["models"]],
-            )
-            for item in data["providers"]
-        }
+    def __init__(self, data: CatalogueData) -> None:
+        if data.schema != SCHEMA:
+            raise ValueError(f"its schema is {data.schema!r}, not {SCHEMA}")
+        self.source = data.source
+        self.vendors = {item.id: Vendor(item, data.source) for item in data.providers}
         self._found: OrderedDict[tuple[str, str], Entry | None] = OrderedDict()
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
         """The catalogue of a file. Raises OSError, or ValueError if it is not a price file of our form."""
         try:
-            return cls(loads(path.read_bytes()))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it is not a price file: {error!r}") from error
+            return cls(msgspec.json.decode(path.read_bytes(), type=CatalogueData))
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"it is not a price file: {error}") from error
 
     def vendor(self, host: str, base_url: str) -> Vendor | None:
         """Who sells what an upstream serves: by the name of the known host, else by the address."""
