@@ -6,7 +6,6 @@ was parsed, so a secret with quotes or line breaks in it cannot change what the 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -131,6 +130,8 @@ class _Reader:
         for key, value in table.items():
             field = fields.get(key)
             if field is None:
+                import difflib
+
                 near = difflib.get_close_matches(key, fields, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
                 self.wrong((*path, key), f"unknown setting; {hint}")

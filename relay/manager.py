@@ -8,7 +8,6 @@ one dialect, because whichever was chosen would surprise somebody with their cre
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -314,6 +313,8 @@ class Plugins:
             raise ValueError("it implements no hook; mark its functions with relay.hookimpl")
         for caller in callers:
             if not caller.has_spec():
+                import difflib
+
                 near = difflib.get_close_matches(caller.name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"there is no hook {caller.name!r}{hint}")

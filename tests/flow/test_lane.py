@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from relay import door, lane
+from relay.origins import Origins
 from relay.skim import SkimmingMeter
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
@@ -158,6 +159,77 @@ async def test_a_body_in_a_packet_of_its_own_still_takes_the_lane(
         assert (await answer(reader))[0] == 200
     assert before < len(taken) <= before + 2
     assert len(await relay.rows()) == 3
+
+
+async def test_a_client_that_asks_again_at_once_keeps_the_lane(
+    start: Start, upstream: FakeUpstream, taken: list[lane.Passage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its next request is there before the coroutine that answered the first one waits again.
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    before = len(taken)
+    finish = web.RequestHandler.finish_response
+    coming = [request(relay)]
+
+    async def finished(self: door.Door, *arguments: Any) -> Any:
+        got = await finish(self, *arguments)
+        if coming:
+            asyncio.get_running_loop().call_soon(self.data_received, coming.pop())
+        return got
+
+    monkeypatch.setattr(web.RequestHandler, "finish_response", finished)
+    async with connected(relay) as (reader, writer):
+        writer.write(request(relay, model="nobody"))
+        assert [(await answer(reader))[0] for _ in range(2)] == [404, 200]
+    assert len(taken) - before == 1
+
+
+async def test_a_known_head_is_parsed_once(
+    start: Start, upstream: FakeUpstream, taken: list[lane.Passage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    parse = door.Door._parse
+
+    def noted(self: door.Door, data: bytes, **options: Any) -> None:
+        if data:
+            parsed.append(len(data))
+        parse(self, data, **options)
+
+    monkeypatch.setattr(door.Door, "_parse", noted)
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    async with connected(relay) as (reader, writer):
+        parsed.clear()
+        for number in range(5):
+            writer.write(request(relay, user="x" * 10**number))
+            assert (await answer(reader))[0] == 200
+        assert len(parsed) <= 2
+        # Another head, another body behind it, and the first one again.
+        writer.write(request(relay, headers="X-Other: 1\r\n"))
+        assert (await answer(reader))[0] == 200
+        writer.write(request(relay))
+        assert (await answer(reader))[0] == 200
+    assert len(await relay.rows()) == 8
+    assert all(json.loads(seen.body)["messages"] for seen in upstream.seen if seen.body)
+
+
+async def test_a_known_head_does_not_open_what_is_closed_meanwhile(start: Start, upstream: FakeUpstream) -> None:
+    # What was judged once is judged again when the rules have changed.
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    async with connected(relay) as (reader, writer):
+        for _ in range(2):
+            writer.write(request(relay))
+            assert (await answer(reader))[0] == 200
+        relay.relay.origins = Origins("127.0.0.1", ["relay.example"], [])
+        writer.write(request(relay).replace(b"Host: 127.0.0.1", b"Host: relay.example"))
+        assert (await answer(reader))[0] == 200
+        relay.relay.origins = Origins("127.0.0.1", [], [])
+        writer.write(request(relay).replace(b"Host: 127.0.0.1", b"Host: relay.example"))
+        assert (await answer(reader))[0] == 421
 
 
 @pytest.mark.promise("H-17")
