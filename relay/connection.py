@@ -136,8 +136,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the upstream's."""
         exchange = self.exchange
-        if self._between and exchange is not None and exchange.passes(data):
-            return
+        if self._between:
+            if exchange is not None and exchange.passes(data):
+                return
+            self._between = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:

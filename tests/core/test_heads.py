@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_head_that_is_not_all_there_or_differs_is_not_known() -> None:
 @given(
     place=st.integers(0, len(HEAD)),
     removed=st.integers(0, 6),
-    put=st.one_of(st.binary(max_size=8), st.sampled_from([b"\r\n", b"\n", b"0", b"Content-Length: 3\r\n", b" ", b"\t"])),
+    put=st.one_of(st.binary(max_size=8), st.sampled_from([b"\r\n", b"\n", b"0", b"Content-Length: 3\r\n", b" "])),
     spelling=st.sampled_from([b"Content-Length: ", b"content-length:", b"Content-Length:\t "]),
 )
 def test_what_is_known_is_what_the_parser_would_find(place: int, removed: int, put: bytes, spelling: bytes) -> None:
@@ -119,7 +120,7 @@ REQUESTS = (
 
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 @FEW

@@ -1,0 +1,180 @@
+"""Chunks that pass as they came: only whole ones of plain text, and nothing of a body is lost, doubled or moved."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.connection import Connection
+from relay.errors import RelayError
+from relay.outbox import Outbox
+from relay.skim import SkimmingMeter
+from relay_openai.skim import chat_meter
+from relay_openai.stream import ChatDecoder
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+FEW = settings(max_examples=300, deadline=None)
+
+
+def event(text: str, more: str = "") -> bytes:
+    choice = f'{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}'
+    return f'data: {{"id":"c","choices":[{choice}]{more}}}\n\n'.encode()
+
+
+FILLED = ',"obfuscation":"xyzab"'
+END = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk(data: bytes, form: str = "%x") -> bytes:
+    return (form % len(data)).encode() + b"\r\n" + data + b"\r\n"
+
+
+class Reading:
+    """Reads one answer as an exchange with a skimmed stream does, and notes what came in which way."""
+
+    def __init__(self) -> None:
+        self.meter: SkimmingMeter = chat_meter(ChatDecoder())
+        self.body = b""
+        self.passed = 0
+        self.ended = False
+        self.errors: list[RelayError] = []
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        assert status == 200
+
+    def passes(self, data: bytes) -> bool:
+        text = self.meter.text_of(data)
+        if text < 0:
+            return False
+        size, _, rest = data.partition(b"\r\n")
+        assert rest.endswith(b"\r\n")
+        assert int(size, 16) == len(rest) - 2
+        self.meter.seen += text / 4
+        self.body += rest[:-2]
+        self.passed += 1
+        return True
+
+    def data(self, piece: bytes) -> None:
+        self.meter.feed(piece)
+        self.body += piece
+
+    def end(self) -> None:
+        assert not self.ended
+        self.ended = True
+
+    def fail(self, error: RelayError) -> None:
+        self.errors.append(error)
+
+
+class Wire:
+    def abort(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def read(pieces: Sequence[bytes]) -> Reading:
+    loop = asyncio.new_event_loop()
+    try:
+        connection, reading = Connection(Outbox(loop, ())), Reading()
+        wire: Any = Wire()
+        connection.connection_made(wire)
+        connection.begin(reading)
+        for piece in pieces:
+            connection.data_received(piece)
+        return reading
+    finally:
+        loop.close()
+
+
+def test_chunks_of_text_pass_as_they_came() -> None:
+    texts = [event(text) for text in ("Hel", "lo", " there", "", "!")]
+    reading = read([HEAD, *map(chunk, texts), chunk(END), chunk(DONE), b"0\r\n\r\n"])
+    # The first one shows what text looks like here.
+    assert reading.passed == len(texts) - 1
+    assert reading.body == b"".join([*texts, END, DONE])
+    assert reading.ended
+    assert reading.meter.complete
+    assert reading.meter.seen == len("Hello there!") / 4
+
+
+@pytest.mark.parametrize("form", ["%X", "%x"])
+def test_sizes_in_capitals_are_sizes_and_text_with_filling_is_text(form: str) -> None:
+    texts = [event(text, FILLED) for text in ("Hel", "lo", " there " * 30, "!")]
+    reading = read([HEAD, *(chunk(text, form) for text in texts)])
+    assert reading.passed == len(texts) - 1
+    assert reading.body == b"".join(texts)
+    assert reading.meter.seen == (len("Hello!") + 7 * 30) / 4
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk(event("b"), "0%x"),
+        chunk(event("b")).replace(b"\r\n", b";name=value\r\n", 1),
+        chunk(event("b") + event("c")),
+        chunk(event("b")[:-1]) + chunk(b"\n"),
+        chunk(event("b")) + chunk(event("c")),
+        chunk(event("b", ',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}')),
+        chunk(b": a comment\n\n"),
+    ],
+)
+def test_what_is_anything_else_is_read(odd: bytes) -> None:
+    reading = read([HEAD, chunk(event("a")), odd, chunk(event("d")), chunk(END), chunk(DONE), b"0\r\n\r\n"])
+    assert reading.passed <= 1, "only the last one may pass"
+    assert reading.ended
+    assert not reading.errors
+    assert reading.body.startswith(event("a"))
+    assert reading.body.endswith(event("d") + END + DONE)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"ff\r\n" + event("b") + b"\r\n", b"1\r\n" + event("b") + b"\r\n", b"\r\n", b"zz\r\n"]
+)
+def test_a_size_that_is_wrong_ends_the_answer(wrong: bytes) -> None:
+    reading = read([HEAD, chunk(event("a")), wrong, chunk(event("d")), b"0\r\n\r\n"])
+    assert reading.passed == 0
+    assert not reading.ended or reading.errors
+
+
+def test_a_body_without_chunks_is_never_taken_for_one() -> None:
+    # Its bytes look like a chunk and are none.
+    body = event("a") + b"\r\n" + chunk(event("b"))
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    reading = read([head, event("a") + b"\r\n", chunk(event("b"))])
+    assert reading.passed == 0
+    assert reading.body == body
+    assert reading.ended
+
+
+@FEW
+@given(
+    texts=st.lists(st.text("abc \\n", max_size=5), min_size=1, max_size=8),
+    together=st.lists(st.integers(1, 3), min_size=1, max_size=8),
+    cuts=st.lists(st.integers(0, 2000), max_size=6),
+)
+def test_however_a_body_is_cut_it_is_the_same(texts: list[str], together: list[int], cuts: list[int]) -> None:
+    events = [event(text.replace("\\", "\\\\").replace("\n", "\\n")) for text in texts] + [END, DONE]
+    chunks: list[bytes] = []
+    rest = list(events)
+    for number in together * len(events):
+        if rest:
+            chunks.append(chunk(b"".join(rest[:number])))
+            del rest[:number]
+    data = HEAD + b"".join(chunks) + b"0\r\n\r\n"
+    places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
+    whole = read([HEAD, *chunks, b"0\r\n\r\n"])
+    cut = read([data[begin:end] for begin, end in itertools.pairwise(places)])
+    for reading in (whole, cut):
+        assert reading.body == b"".join(events)
+        assert reading.ended
+        assert reading.meter.complete
+        assert not reading.errors
+    assert cut.meter.seen == pytest.approx(whole.meter.seen)
