@@ -266,7 +266,8 @@ class Relay:
         """Settle the reservation and leave the usage row. Never waits, so that a cancelled call is recorded too."""
         # They know each other, and the last pieces of a stream would wait for the collector.
         call.delivery = None
-        self.bill(call)
+        if not call.billed:
+            self.bill(call)
         if call.abandoned:
             call.left()
         now = self.clock()

@@ -89,9 +89,12 @@ def _refuse_twins(raw: bytes) -> None:
 
 def read_model(data: Mapping[str, Any]) -> str:
     """The model's name."""
-    if data.get("model") is None:
+    name = data.get("model")
+    if type(name) is str and 0 < len(name) <= MAX_NAME and name.isprintable():
+        return name
+    if name is None:
         raise BadParameter("model is missing", param="model")
-    return check_model(word(data["model"], "model"))
+    return check_model(word(name, "model"))
 
 
 def check_model(name: str) -> str:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -206,8 +207,11 @@ def _positional(hook: pluggy.HookCaller) -> Callable[..., Any]:
     function, names = direct
     if names == tuple(order):
         return function
-    places = [order.index(name) for name in names]
-    return lambda *arguments: function(*[arguments[place] for place in places])
+    if len(names) < 2:
+        places = [order.index(name) for name in names]
+        return lambda *arguments: function(*[arguments[place] for place in places])
+    wanted = itemgetter(*[order.index(name) for name in names])
+    return lambda *arguments: function(*wanted(arguments))
 
 
 def _only(hook: pluggy.HookCaller) -> tuple[Callable[..., Any], tuple[str, ...]] | None:

@@ -92,7 +92,7 @@ class Outlet:
         self._outbox.write(transport, *pieces)
 
     def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
+        lines += map("%s: %s\r\n".__mod__, headers.items())
         if not self.keep_alive:
             lines.append("Connection: close\r\n")
         elif not self.chunked:

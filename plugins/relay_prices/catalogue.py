@@ -103,7 +103,7 @@ class Entry:
 
 
 class VendorData(msgspec.Struct):
-    """A seller of models as the file has it. Its models are nearly all of the file: they stay unread until asked for."""
+    """A seller of models as the file has it. Its models, nearly all of it, stay unread until asked for."""
 
     id: str
     name: str
