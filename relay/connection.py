@@ -38,13 +38,17 @@ class Reader(Protocol):
 
     ended: bool
     """Whether the answer is complete."""
+    moved: bool
+    """Set when something came."""
+    passes: Callable[[bytes], bool] | None
+    """Takes what was read between two chunks as it came, if it can; then it is not parsed."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head has arrived."""
         ...
 
-    def passes(self, chunk: bytes) -> bool:
-        """Whether a chunk was taken with its framing, as it came."""
+    def broken(self, error: BaseException) -> None:
+        """What `passes` raised."""
         ...
 
     def data(self, piece: bytes) -> None:
@@ -108,7 +112,7 @@ class Connection(asyncio.Protocol):
         if len(body) < SMALL_BODY:
             self._outbox.write(self.transport, head + body)
         else:
-            self._outbox.write(self.transport, head, body)
+            self._outbox.writelines(self.transport, (head, body))
 
     def abort(self) -> None:
         """Close now, without sending what still waits."""
@@ -137,8 +141,14 @@ class Connection(asyncio.Protocol):
         """Bytes of the upstream's."""
         exchange = self.exchange
         if self._between:
-            if exchange is not None and exchange.passes(data):
-                return
+            if exchange is not None and exchange.passes is not None:
+                try:
+                    if exchange.passes(data):
+                        exchange.moved = True
+                        return
+                except BaseException as error:
+                    exchange.broken(error)
+                    return
             self._between = False
         try:
             self._parser.feed_data(data)

@@ -89,7 +89,6 @@ class Exchange:
         "_inflate",
         "_limit",
         "_listener",
-        "_passes",
         "_paused",
         "_pieces",
         "_pool",
@@ -107,6 +106,7 @@ class Exchange:
         "headers",
         "latest",
         "moved",
+        "passes",
         "status",
     )
 
@@ -128,7 +128,8 @@ class Exchange:
         self._size = 0
         self._limit = 0
         self._sink: Sink | None = None
-        self._passes: Callable[[bytes], bool] | None = None
+        self.passes: Callable[[bytes], bool] | None = None
+        """The sink's way of taking a read as it came, framing and all: True if that is all there is to do."""
         self._begun = False
         self._stopped = False
         self._paused = False
@@ -191,7 +192,7 @@ class Exchange:
         """Give everything to `sink` from here on."""
         self._limit = 0
         self._sink = sink
-        self._passes = getattr(sink, "passes", None)
+        self._offer(sink)
         while self._pieces and not self._stopped:
             self._give(sink, self._pieces.popleft())
         self._size = 0
@@ -208,6 +209,7 @@ class Exchange:
             self.leave()
             return
         self._stopped = True
+        self.passes = None
         self._resume()
         self._listener = Farewell(self)
         self.deadline = self._pool.loop.time() + seconds
@@ -295,7 +297,7 @@ class Exchange:
             await sink.drain()
         self._size = 0
         self._sink = sink
-        self._passes = getattr(sink, "passes", None)
+        self._offer(sink)
         try:
             while not (self._stopped or self.ended or self._error or self._raised):
                 self._resume()
@@ -303,7 +305,7 @@ class Exchange:
                 if self._paused and not self._stopped:
                     await sink.drain()
         finally:
-            self._sink = self._passes = None
+            self._sink = self.passes = None
         if self._raised is not None:
             raise self._raised
         if self._error is not None and not self._stopped:
@@ -350,20 +352,10 @@ class Exchange:
                 return
         self._wake()
 
-    def passes(self, chunk: bytes) -> bool:
-        """Offer one read that holds a whole chunk or more, framing and all: True if that is all there is to do."""
-        passes = self._passes
-        if passes is None or self._stopped or self._inflate is not None:
-            return False
-        try:
-            passed = passes(chunk)
-        except BaseException as error:
-            self._raised = error
-            self._stop()
-            return True
-        if passed:
-            self.moved = True
-        return passed
+    def broken(self, error: BaseException) -> None:
+        """What the sink raised: it belongs to whoever pumps or listens, not to the event loop that runs this."""
+        self._raised = error
+        self._stop()
 
     def data(self, piece: bytes) -> None:
         """More of the body."""
@@ -405,8 +397,7 @@ class Exchange:
         try:
             go_on = sink.take(piece)
         except BaseException as error:
-            self._raised = error
-            self._stop()
+            self.broken(error)
             return
         if not go_on:
             self._stop()
@@ -418,9 +409,7 @@ class Exchange:
         try:
             go_on = sink.take(piece)
         except BaseException as error:
-            # It belongs to whoever pumps, not to the event loop that happens to run this.
-            self._raised = error
-            self._stop()
+            self.broken(error)
             return
         if not go_on:
             self._stop()
@@ -428,8 +417,14 @@ class Exchange:
             self._pause()
             self._wake()
 
+    def _offer(self, sink: Sink) -> None:
+        if self._inflate is None:
+            # Asked for by name: most sinks have no such way.
+            self.passes = getattr(sink, "passes", None)
+
     def _stop(self) -> None:
         self._stopped = True
+        self.passes = None
         self._wake()
 
     def end(self) -> None:

@@ -41,19 +41,27 @@ class Outbox:
         self._busy = busy
         self._waiting: dict[Writable, list[bytes]] = {}
 
-    def write(self, to: Writable, *pieces: bytes) -> None:
+    def write(self, to: Writable, data: bytes) -> None:
         """Send before this turn is over, in order with all else for the same connection."""
         waiting = self._waiting
         if not waiting:
             if len(self._busy) < 2:
-                _send(to, pieces)
+                to.write(data)
                 return
             self._loop.call_soon(self.flush)
         held = waiting.get(to)
         if held is None:
-            waiting[to] = [*pieces]
+            waiting[to] = [data]
         else:
-            held += pieces
+            held.append(data)
+
+    def writelines(self, to: Writable, pieces: Sequence[bytes]) -> None:
+        """The same for several pieces, which are not put together."""
+        if self._waiting or len(self._busy) > 1:
+            for piece in pieces:
+                self.write(to, piece)
+        else:
+            to.writelines(pieces)
 
     def release(self, to: Writable) -> None:
         """Send what waits for one connection now: it will be closed, or somebody else writes to it."""

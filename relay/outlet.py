@@ -84,12 +84,22 @@ class Outlet:
         """The outlet of a request that aiohttp handles."""
         return cls(request.protocol, outbox, chunked=request.version >= HttpVersion11, keep_alive=request.keep_alive)
 
-    def write(self, *pieces: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Bytes as they are."""
         transport = self._protocol.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
-        self._outbox.write(transport, *pieces)
+        self._outbox.write(transport, data)
+
+    def _around(self, before: bytes, data: bytes, after: bytes = b"") -> None:
+        """`data` with something around it. Much of it is not copied for that."""
+        if len(data) < SMALL:
+            self.write(before + data + after)
+            return
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self._outbox.writelines(transport, (before, data, after))
 
     def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
         lines += map("%s: %s\r\n".__mod__, headers.items())
@@ -109,11 +119,7 @@ class Outlet:
             f"{start}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
             f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
         )
-        head = self._head(status, [line], headers)
-        if len(body) < SMALL:
-            self.write(head + body)
-        else:
-            self.write(head, body)
+        self._around(self._head(status, [line], headers), body)
 
     def open(
         self, headers: Mapping[str, str], content_type: str, request_id: str, first: bytes, *, end: bool = False
@@ -129,10 +135,7 @@ class Outlet:
         head, last = self._head(200, [line], headers), LAST if end and self.chunked else b""
         if first and self.chunked:
             head, last = b"%b%x\r\n" % (head, len(first)), b"\r\n" + last
-        if len(first) < SMALL:
-            self.write(head + first + last)
-        else:
-            self.write(head, first, last)
+        self._around(head, first, last)
 
     def send(self, data: bytes) -> None:
         """More of a stream. Must not be empty, which would be its end."""
@@ -153,15 +156,10 @@ class Outlet:
 
     def end(self, data: bytes = b"") -> None:
         """The last of a stream, and its proper end."""
-        if not self.chunked:
-            if data:
-                self.write(data)
-        elif not data:
-            self.write(LAST)
-        elif len(data) < SMALL:
-            self.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
-        else:
-            self.write(b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
+        if self.chunked and data:
+            self._around(b"%x\r\n" % len(data), data, b"\r\n" + LAST)
+        elif self.chunked or data:
+            self.write(data or LAST)
 
     def cut(self) -> None:
         """End a stream so that nobody can take it for complete: without its last chunk."""

@@ -99,6 +99,7 @@ CATCHERS = frozenset(
 KEEPERS = {
     ("relay/exchange.py", "_give"): "it keeps what the sink raised for whoever pumps or listens",
     ("relay/exchange.py", "data"): "the same, called by the event loop",
+    ("relay/connection.py", "data_received"): "the same, for what passes unread",
 }
 """Where even a cancellation is caught and not raised at once, and why."""
 

@@ -44,12 +44,17 @@ class Reading:
         self.body = b""
         self.passed = 0
         self.ended = False
+        self.moved = False
+        self.passes = self.take_as_it_came
         self.errors: list[RelayError] = []
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         assert status == 200
 
-    def passes(self, data: bytes) -> bool:
+    def broken(self, error: BaseException) -> None:
+        raise error
+
+    def take_as_it_came(self, data: bytes) -> bool:
         text = self.meter.text_of(data)
         if text < 0:
             return False
