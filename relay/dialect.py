@@ -15,6 +15,12 @@ from relay.limits import View, duration
 
 __all__ = ["Dialect", "EmbeddingDialect", "Forward", "Head", "Route", "StreamFilter"]
 
+REQUESTS, TOKENS = (
+    tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")) for kind in ("requests", "tokens")
+)
+"""Headers that tell how far a limit is used up."""
+LIMITS = "".join(f"{name}: %s\r\n" for name in (*REQUESTS, *TOKENS))
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -129,17 +135,25 @@ class Dialect(ABC):
     def limit_headers(self, requests: View | None, tokens: View | None) -> dict[str, str]:
         """The tightest limits that apply to a call, as headers of its answer. None: there is no such limit."""
         headers: dict[str, str] = {}
-        if requests is not None:
-            limit, remaining, reset = requests
-            headers["x-ratelimit-limit-requests"] = str(limit)
-            headers["x-ratelimit-remaining-requests"] = str(remaining)
-            headers["x-ratelimit-reset-requests"] = duration(reset)
-        if tokens is not None:
-            limit, remaining, reset = tokens
-            headers["x-ratelimit-limit-tokens"] = str(limit)
-            headers["x-ratelimit-remaining-tokens"] = str(remaining)
-            headers["x-ratelimit-reset-tokens"] = duration(reset)
+        for names, view in ((REQUESTS, requests), (TOKENS, tokens)):
+            if view is not None:
+                limit, remaining, reset = view
+                headers.update(zip(names, (str(limit), str(remaining), duration(reset)), strict=True))
         return headers
+
+    def limit_lines(self, requests: View | None, tokens: View | None) -> str:
+        """The same as lines of a head."""
+        if requests is None or tokens is None or type(self).limit_headers is not Dialect.limit_headers:
+            return "".join(map("%s: %s\r\n".__mod__, self.limit_headers(requests, tokens).items()))
+        # As nearly always, written out: this runs for every call.
+        return LIMITS % (
+            requests.limit,
+            requests.remaining,
+            duration(requests.reset),
+            tokens.limit,
+            tokens.remaining,
+            duration(tokens.reset),
+        )
 
     # Asked only of dialects whose clients may refer to earlier answers (`keeps`).
 

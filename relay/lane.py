@@ -116,7 +116,10 @@ class Lane:
             # Nothing was taken yet. The usual way finds the same, and says it.
             return None
         call.target = target
-        return Passage(relay, side, call, model, side.outlet(head))
+        outlet = side.outlet(head)
+        if call.reservation is not None:
+            outlet.lines = dialect.limit_lines(*call.reservation.views())
+        return Passage(relay, side, call, model, outlet)
 
     def _aside(self, target: Target) -> bool:
         """Whether a target's family has a transport of its own."""

@@ -68,7 +68,7 @@ class Outlet:
     Everything raises ConnectionResetError once the client has gone. Nothing waits: `full` says when it is time to.
     """
 
-    __slots__ = ("_outbox", "_protocol", "chunked", "keep_alive")
+    __slots__ = ("_outbox", "_protocol", "chunked", "keep_alive", "lines")
 
     def __init__(
         self, protocol: BaseProtocol, outbox: Outbox, *, chunked: bool = True, keep_alive: bool = True
@@ -78,6 +78,8 @@ class Outlet:
         self.chunked = chunked
         """False for HTTP/1.0, where a stream ends with its connection."""
         self.keep_alive = keep_alive
+        self.lines = ""
+        """Lines of the head that its answer has in any case, each with its line end."""
 
     @classmethod
     def of(cls, request: web.BaseRequest, outbox: Outbox) -> Outlet:
@@ -117,7 +119,7 @@ class Outlet:
         start = "HTTP/1.1 200 OK" if status == 200 else f"HTTP/1.1 {status} {_REASONS.get(status, '')}"
         line = (
             f"{start}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
+            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n{self.lines}"
         )
         self._around(self._head(status, [line], headers), body)
 
@@ -130,7 +132,7 @@ class Outlet:
         line = (
             f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
             f"{'Transfer-Encoding: chunked' + LINE if self.chunked else ''}"
-            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n"
+            f"{_standing(int(time.time()))}x-request-id: {request_id}\r\n{self.lines}"
         )
         head, last = self._head(200, [line], headers), LAST if end and self.chunked else b""
         if first and self.chunked:

@@ -71,6 +71,8 @@ class Pipeline:
         if budget and not self.relay.ledger.account(call.key.id).knows(call.at):
             await self.relay.open_account(call.key.id, call.at)
         self.reserve(call, model)
+        if call.dialect is not None and call.reservation is not None:
+            call.headers.update(call.dialect.limit_headers(*call.reservation.views()))
         stream = call.head is not None and call.head.stream
         await self.tries(call, outlet, self.relay.dispatch.course(model, stream, self.relay.clock()))
 
@@ -182,7 +184,6 @@ class Pipeline:
                 amount if account is not None else -1,
                 head.stream,
             )
-        call.headers.update(dialect.limit_headers(*call.reservation.views()))
 
     def _dearest(self, key: Key, model: PublicModel, head: Head) -> int:
         """Nano-dollars that the call can cost at most, at whichever target. Raises OutOfBudget if nobody knows."""

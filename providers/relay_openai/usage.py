@@ -13,7 +13,6 @@ __all__ = ["decode_usage", "encode_usage"]
 _USUAL = frozenset(
     ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 )
-_SHORT = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DETAILS = (
     (
         "prompt_tokens_details",
@@ -34,17 +33,19 @@ def decode_usage(raw: Any) -> Usage | None:
     """
     if not isinstance(raw, dict):
         return None
-    prompt, completion, total = map(raw.get, _SHORT)
+    prompt, completion, total = raw.get("prompt_tokens"), raw.get("completion_tokens"), raw.get("total_tokens")
     if (
         type(prompt) is int
         and type(completion) is int
         and prompt >= 0
         and completion >= 0
         and total == prompt + completion <= MAX_TOKENS
-        and raw.keys() <= _USUAL
+        and (len(raw) == 3 or raw.keys() <= _USUAL)
     ):
         # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
         usage = Usage(prompt, completion, raw=raw)
+        if len(raw) == 3:
+            return usage
         for field, places in _DETAILS:
             for name in _details(raw, field):
                 if (place := places.get(name)) is not None:
