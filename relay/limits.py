@@ -171,15 +171,19 @@ class Limiter:
 
     def reserve(self, scopes: Sequence[Scope], tokens: int, now: float) -> Reservation:
         """Take one request, `tokens` tokens and one place from every scope, or raise RateLimited and take nothing."""
-        states = [self._state(scope, now) for scope in scopes]
-        for scope, state in zip(scopes, states, strict=True):
+        states = []
+        for scope in scopes:
+            state = self._state(scope, now)
+            states.append(state)
             requests, bucket, most = state.requests, state.tokens, scope.limits.concurrency
             if (
                 (requests is not None and requests.level < 1)
                 or (bucket is not None and bucket.level < tokens)
                 or (most and state.running >= most)
             ):
+                states = [self._state(scope, now) for scope in scopes]
                 self._refuse(scopes, states, tokens)
+                break
         for state in states:
             state.running += 1
             if (requests := state.requests) is not None:

@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any, Literal
 
 import aiosqlite
@@ -115,6 +116,7 @@ a busy server more than the row itself; and each size is compiled once, which co
 TOGETHER = SIZES[-1]
 NOTHING = -(2**62)
 """Stands for NULL in what is handed to SQLite: Python's module for it takes fifty times as long for a None."""
+NO_WORD: Mapping[str | None, int] = MappingProxyType({None: NOTHING})
 ALWAYS = frozenset(("request_id", "at", "stream", "status", "outcome", "usage_source", "duration_ms", "attempts"))
 """Columns that are never NULL."""
 SELECT = (
@@ -242,8 +244,7 @@ def _statement(size: int) -> str:
 def _insert(rows: Sequence[tuple[Any, ...]]) -> tuple[str, list[Any]]:
     """The statement that stores these rows, at most `TOGETHER`, and what it takes."""
     size = next(size for size in SIZES if size >= len(rows))
-    values = [NOTHING if value is None else value for row in rows for value in row]
-    return _statement(size), values + [NOTHING] * ((size - len(rows)) * len(COLUMNS))
+    return _statement(size), [*chain.from_iterable(rows), *[NOTHING] * ((size - len(rows)) * len(COLUMNS))]
 
 
 class UsageTable:
@@ -257,8 +258,10 @@ class UsageTable:
         self.journal = journal
         self.writer: Writer[UsageRow] = Writer(self._store, **({} if capacity is None else {"capacity": capacity}))
         """The queue to the disk; it knows how many rows wait and how many were lost."""
-        self._words: dict[str, int] = {}
+        self._words: dict[str | None, int] = dict(NO_WORD)
         self._prices: dict[Price, int] = {}
+        self._numbers: dict[int, tuple[Price, int]] = {}
+        """Numbers of prices by the identity of an object that is kept here, too: to hash one costs as much as a row."""
         self._used: dict[int, int] = {}
 
     def put(self, row: UsageRow) -> None:
@@ -277,11 +280,12 @@ class UsageTable:
         """One transaction for all these rows, their words and prices, and when their keys were last used."""
         words: dict[str, int] = {}
         prices: dict[Price, int] = {}
+        numbers: dict[int, tuple[Price, int]] = {}
         used = self._last_used(rows)
 
         try:
             # Nearly every batch holds no word and no price that was not seen before.
-            values = [_values(row, self._words, self._prices) for row in rows]
+            values = [_values(row, self._words, self._numbers) for row in rows]
         except KeyError:
             values = None
 
@@ -290,8 +294,11 @@ class UsageTable:
             if values is None:
                 words.update(await self._intern(connection, rows))
                 prices.update(await self._intern_prices(connection, rows))
-                known, known_prices = self._words | words, self._prices | prices
-                values = [_values(row, known, known_prices) for row in rows]
+                known = self._prices | prices
+                numbers.update({id(price): (price, known[price]) for row in rows if (price := row.price) is not None})
+                known_words = dict(self._words)
+                known_words.update(words)
+                values = [_values(row, known_words, numbers) for row in rows]
             for start in range(0, len(values), TOGETHER):
                 await connection.execute_fetchall(*_insert(values[start : start + TOGETHER]))
             if used:
@@ -306,8 +313,9 @@ class UsageTable:
         if self.journal is not None:
             self.journal.stored(rows)
         # Only now: a transaction that was rolled back takes its numbers with it.
-        _remember(self._words, words)
+        _remember(self._words, words, NO_WORD)
         _remember(self._prices, prices)
+        _remember(self._numbers, numbers)
         _remember(self._used, used)
 
     async def restore(self, rows: Iterable[UsageRow]) -> None:
@@ -451,9 +459,10 @@ class UsageTable:
             raise StoreError(f"the usage rows cannot be read: {error}") from error
 
 
-def _remember(cache: dict[Any, int], new: Mapping[Any, int]) -> None:
+def _remember(cache: dict[Any, Any], new: Mapping[Any, Any], always: Mapping[Any, Any] = MappingProxyType({})) -> None:
     if len(cache) + len(new) > REMEMBERED:
         cache.clear()
+        cache.update(always)
     cache.update(new)
 
 
@@ -463,14 +472,14 @@ def _word(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _bounded(value: int | None) -> int | None:
-    return None if value is None else max(-LARGEST, min(int(value), LARGEST))
+def _bounded(value: int) -> int:
+    return max(-LARGEST, min(int(value), LARGEST))
 
 
-_NO_COUNTS: tuple[int | None, ...] = (None,) * len(COUNTS)
+_NO_COUNTS = (NOTHING,) * len(COUNTS)
 
 
-def _counts(usage: Usage) -> tuple[int | None, ...]:
+def _counts(usage: Usage) -> tuple[int, ...]:
     counts = (
         usage.input,
         usage.output,
@@ -481,42 +490,39 @@ def _counts(usage: Usage) -> tuple[int | None, ...]:
         usage.audio_in,
         usage.audio_out,
     )
-    # They come from upstreams, and from plugins that may not have looked at them.
-    for value in counts:
-        if value is not None and not -LARGEST < value < LARGEST:
-            return tuple(_bounded(value) for value in counts)
-    return counts
+    return tuple(
+        [NOTHING if count is None else count if -LARGEST < count < LARGEST else _bounded(count) for count in counts]
+    )
 
 
-def _values(row: UsageRow, words: Mapping[str, int], prices: Mapping[Price, int]) -> tuple[Any, ...]:
-    """A row as it is stored. Raises KeyError for a word or a price that has no number yet.
+def _values(row: UsageRow, words: Mapping[str | None, int], prices: Mapping[int, tuple[Price, int]]) -> tuple[Any, ...]:
+    """A row as it is stored, with `NOTHING` for None. Raises KeyError for a word or a price that has no number yet.
 
     Written out, in the order of COLUMNS: this is the only loop here that runs for every request.
     """
-    cost, model, upstream, target = row.cost, row.model, row.upstream, row.target_model
-    family, dialect, error, tools, price = row.family, row.dialect, row.error_code, row.tools, row.price
+    key, cost, first = row.key_id, row.cost, row.first_byte_ms
     return (
         pack(row.request_id),
         row.at,
-        row.key_id,
+        NOTHING if key is None else key,
         1 if row.stream else 0,
         row.status,
-        cost if cost is None or -LARGEST < cost < LARGEST else _bounded(cost),
-        row.first_byte_ms,
+        NOTHING if cost is None else cost if -LARGEST < cost < LARGEST else _bounded(cost),
+        NOTHING if first is None else first,
         row.duration_ms,
         row.attempts,
         words[row.operation],
-        None if model is None else words[model],
-        None if upstream is None else words[upstream],
-        None if target is None else words[target],
-        None if family is None else words[family],
-        None if dialect is None else words[dialect],
+        words[row.model],
+        words[row.upstream],
+        words[row.target_model],
+        words[row.family],
+        words[row.dialect],
         words[row.outcome],
         words[row.usage_source],
-        None if error is None else words[error],
-        None if tools is None else words[tools],
+        words[row.error_code],
+        words[row.tools],
         *(_NO_COUNTS if row.usage is None else _counts(row.usage)),
-        None if price is None else prices[price],
+        NOTHING if row.price is None else prices[id(row.price)][1],
     )
 
 
