@@ -23,7 +23,7 @@ MOULDS = 4
 CRLF = b"\r\n"
 DIGITS = 8
 """Bytes in which the line with a chunk's size ends."""
-STARTS = 256
+SIZES = 256
 """Sizes of chunks that are remembered for each mould."""
 NEVER = b"\n"
 """What no chunk begins with."""
@@ -64,21 +64,31 @@ class Mould:
         return self.tail + CRLF
 
     @cached_property
-    def starts(self) -> dict[int, bytes]:
-        """How chunks of known sizes begin that hold one such event."""
+    def sizes(self) -> dict[int, tuple[bytes, int, int]]:
+        """Of chunks of known sizes that hold one such event: how they begin, and where their text begins and ends."""
         return {}
 
-    def start(self, chunk: bytes) -> bytes:
-        """How `chunk` begins if it is one whole chunk of one such event; else bytes that it does not begin with."""
+    def text_of(self, chunk: bytes) -> int:
+        """Bytes of text in a chunk of a chunked body, framing and all, that holds one such event. Else below 0."""
+        start, begin, end = self.sizes.get(len(chunk)) or self._size(chunk)
+        if not chunk.startswith(start) or not chunk.endswith(self.end) or chunk.find(b"\n", begin, end) >= 0:
+            return -1
+        if self.middle:
+            end = chunk.rfind(self.middle, begin, end)
+        return end - begin
+
+    def _size(self, chunk: bytes) -> tuple[bytes, int, int]:
+        """The same of a chunk of another size; if it is not one whole chunk, bytes that it does not begin with."""
         place = chunk.find(CRLF, 0, DIGITS)
         line = chunk[: place + len(CRLF)]
         body = len(chunk) - len(line) - len(CRLF)
         if place < 0 or body <= 0 or line.lower() != b"%x\r\n" % body:
-            return NEVER
+            return NEVER, 0, 0
         start = line + self.head
-        if len(self.starts) < STARTS:
-            self.starts[len(chunk)] = start
-        return start
+        known = start, len(start), len(chunk) - len(self.end)
+        if len(self.sizes) < SIZES:
+            self.sizes[len(chunk)] = known
+        return known
 
     def fits(self, event: bytes) -> bool:
         """Whether one event is text around which nothing has changed."""
@@ -152,23 +162,10 @@ class SkimmingMeter(Meter):
                 return
         self._sort(data)
 
-    def text_of(self, chunk: bytes, /) -> int:
-        """Bytes of text in a chunk of a chunked body that holds one event of the kind that came last, framing and all.
-
-        Below 0 for everything else. Nothing is counted: who takes the chunk for counted adds them to `seen`.
-        """
-        if not self._moulds or self._tail or self._slow:
-            return -1
-        mould, size = self._moulds[0], len(chunk)
-        start = mould.starts.get(size) or mould.start(chunk)
-        if not chunk.startswith(start) or not chunk.endswith(mould.end):
-            return -1
-        begin, end = len(start), size - len(mould.end)
-        if chunk.find(b"\n", begin, end) >= 0:
-            return -1
-        if mould.middle:
-            end = chunk.rfind(mould.middle, begin, end)
-        return end - begin
+    @property
+    def mould(self) -> Mould | None:
+        """The kind of event that came last, if the next one may pass by `feed`: then add its text to `seen`."""
+        return self._moulds[0] if self._moulds and not self._tail and not self._slow else None
 
     def close(self) -> None:
         """The end of the bytes."""

@@ -30,7 +30,7 @@ from relay.lost import answer_losses
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.secret import Secret
-from relay.skim import SkimmingMeter
+from relay.skim import Mould, SkimmingMeter
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -116,8 +116,8 @@ class Delivery:
         self.shelve = shelve
         """Who is given the encoder of a complete answer."""
         self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
-        self.smooth = False
-        """Whether the next chunk may pass as it comes, unless it is more than a piece of text."""
+        self.mould: Mould | None = None
+        """What the next chunk has to be like to pass as it comes; None: it has to be read."""
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.ended = False
@@ -168,12 +168,13 @@ class Delivery:
 
     def passes(self, chunk: bytes) -> bool:
         """Pass on a chunk of the upstream's body as it came, framing and all, if it is only one more piece of text."""
-        if not self.smooth or self.skimming is None:
+        mould, skimming = self.mould, self.skimming
+        if mould is None or skimming is None:
             return False
-        text = self.skimming.text_of(chunk)
+        text = mould.text_of(chunk)
         if text < 0 or not self.outlet.passes(chunk):
             return False
-        self.skimming.seen += text / 4
+        skimming.seen += text / 4
         self.last = EVENT_END
         self.quiet = False
         return True
@@ -195,7 +196,8 @@ class Delivery:
                     self.last = data
                     self.quiet = False
                     self.outlet.send(data)
-                self.smooth = self.skimming is not None and (self.filter is None or resting(self.filter))
+                if self.skimming is not None:
+                    self.mould = self.skimming.mould if self.filter is None or resting(self.filter) else None
                 return True
             data, go_on = self._judged(piece, counter)
         else:

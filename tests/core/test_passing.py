@@ -55,7 +55,8 @@ class Reading:
         raise error
 
     def take_as_it_came(self, data: bytes) -> bool:
-        text = self.meter.text_of(data)
+        mould = self.meter.mould
+        text = -1 if mould is None else mould.text_of(data)
         if text < 0:
             return False
         size, _, rest = data.partition(b"\r\n")
