@@ -64,6 +64,7 @@ UNPRICED_SECONDS = 1.0
 PRICES_KEPT = 4096
 
 log = logging.getLogger("relay")
+_new_row = tuple.__new__
 
 
 class Abandoned(Protocol):
@@ -283,32 +284,44 @@ class Relay:
         if self.dispatch.orderings and target is not None and call.first_byte is not None and head is not None:
             asked = call.started if call.asked is None else call.asked
             self.dispatch.seen(target, head.stream, call.first_byte - asked)
-        row = UsageRow(
-            request_id=call.id,
-            at=call.at,
-            key_id=call.key.id,
-            operation=call.operation,
-            model=call.model.id if call.model is not None else None,
-            upstream=target.upstream.name if target is not None else None,
-            target_model=target.model if target is not None else None,
-            family=target.upstream.family if target is not None else None,
-            dialect=call.dialect.name if call.dialect is not None else None,
-            stream=head.stream if head is not None else False,
-            status=call.status,
-            outcome=call.outcome,
-            usage_source=call.usage_source,
-            usage=usage,
-            price=call.price,
-            cost=call.cost,
-            first_byte_ms=None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
-            duration_ms=round((now - call.started) * 1000),
-            attempts=call.attempts,
-            error_code=call.error_code,
-            tools=call.tools,
-            place=call.place,
+        model = None if call.model is None else call.model.id
+        stream = head is not None and head.stream
+        place, journal = call.place, self.store.journal
+        if place < 0 and journal is not None:
+            # It was refused before it could begin.
+            place = journal.begin(call.id, call.operation, model, call.key.id, call.at, 0, 0, 0, stream)
+        upstream = None if target is None else target.upstream
+        # As `UsageRow(...)`, which is a Python function.
+        row = _new_row(
+            UsageRow,
+            (
+                call.id,
+                call.at,
+                call.key.id,
+                call.operation,
+                model,
+                None if upstream is None else upstream.name,
+                None if target is None else target.model,
+                None if upstream is None else upstream.family,
+                None if call.dialect is None else call.dialect.name,
+                stream,
+                call.status,
+                call.outcome,
+                call.usage_source,
+                usage,
+                call.price,
+                call.cost,
+                None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
+                round((now - call.started) * 1000),
+                call.attempts,
+                call.error_code,
+                call.tools,
+                place,
+                0,
+            ),
         )
-        if self.store.journal is not None:
-            self.store.journal.over(row)
+        if journal is not None:
+            journal.over(row)
         self.store.usage.put(row)
 
     async def settle_crashed(self) -> None:

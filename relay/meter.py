@@ -147,9 +147,10 @@ def _sound(said: Usage) -> bool:
     billed of a part is never more than there is of its total (`relay.pricing.cost`).
     """
     # Written out: this runs for every call.
+    read, written = said.input, said.output
     return (
-        _possible(said.input)
-        and _possible(said.output)
+        ((type(read) is int and 0 <= read <= MOST) or read is None)
+        and ((type(written) is int and 0 <= written <= MOST) or written is None)
         and (said.cache_read is None or _possible(said.cache_read))
         and (said.cache_write_5m is None or _possible(said.cache_write_5m))
         and (said.cache_write_1h is None or _possible(said.cache_write_1h))

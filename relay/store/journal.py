@@ -93,18 +93,40 @@ class Open(NamedTuple):
 class Over(Protocol):
     """What of a usage row is kept until it is stored."""
 
-    place: int
-    request_id: str
-    operation: str
-    model: str | None
-    key_id: int | None
-    at: int
-    stream: bool
-    status: int
-    outcome: Outcome
-    usage_source: UsageSource
-    usage: Usage | None
-    cost: int | None
+    @property
+    def place(self) -> int:
+        """Where the journal has the call."""
+        ...
+
+    @property
+    def stream(self) -> bool:
+        """Whether it was a stream."""
+        ...
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        ...
+
+    @property
+    def usage_source(self) -> UsageSource:
+        """How its counts are known."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """Its counts."""
+        ...
+
+    @property
+    def cost(self) -> int | None:
+        """Nano-dollars."""
+        ...
 
 
 class Journal:
@@ -179,15 +201,10 @@ class Journal:
         return place
 
     def over(self, row: Over) -> None:
-        """A call is over, and this is its row: what of it matters most is kept, too. Sets its place if it has none."""
+        """A call is over, and this is its row: what of it matters most is kept, too, if it has a place."""
         place = row.place
         if place < 0:
-            # It was refused before it could begin.
-            place = row.place = self.begin(
-                row.request_id, row.operation, row.model, row.key_id or 0, row.at, 0, 0, 0, row.stream
-            )
-            if place < 0:
-                return
+            return
         usage, cost = row.usage, row.cost
         if row.status == 200 and row.usage_source == "provider" and row.outcome == "ok":
             end = GOOD[row.stream]

@@ -9,11 +9,11 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import aiosqlite
 
@@ -37,8 +37,7 @@ MOST = 1000
 MINUTE = 60_000
 
 
-@dataclass(slots=True, kw_only=True)
-class UsageRow:
+class UsageRow(NamedTuple):
     """How one request went. None means that it is not known, or does not apply."""
 
     request_id: str
@@ -68,9 +67,9 @@ class UsageRow:
     error_code: str | None = None
     tools: Literal["valid", "invalid"] | None = None
     """Whether the tool calls in the answer fit their schemas; None: there were none, or it was not checked."""
-    place: int = field(default=-1, compare=False)
+    place: int = -1
     """Where the journal has the call; -1: it has not. Not stored."""
-    id: int = field(default=0, compare=False)
+    id: int = 0
     """The row's number in the store, set when it is read; later rows have higher ones."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +82,7 @@ class UsageRow:
         return values
 
 
-_ROW_FIELDS = tuple(item.name for item in fields(UsageRow) if item.name != "place")
+_ROW_FIELDS = tuple(name for name in UsageRow._fields if name != "place")
 
 COUNTS = (
     "input",
@@ -500,29 +499,52 @@ def _values(row: UsageRow, words: Mapping[str | None, int], prices: Mapping[int,
 
     Written out, in the order of COLUMNS: this is the only loop here that runs for every request.
     """
-    key, cost, first = row.key_id, row.cost, row.first_byte_ms
+    (
+        request_id,
+        at,
+        key,
+        operation,
+        model,
+        upstream,
+        target,
+        family,
+        dialect,
+        stream,
+        status,
+        outcome,
+        source,
+        usage,
+        price,
+        cost,
+        first,
+        duration,
+        attempts,
+        error,
+        tools,
+        *_,
+    ) = row
     return (
-        pack(row.request_id),
-        row.at,
+        pack(request_id),
+        at,
         NOTHING if key is None else key,
-        1 if row.stream else 0,
-        row.status,
+        1 if stream else 0,
+        status,
         NOTHING if cost is None else cost if -LARGEST < cost < LARGEST else _bounded(cost),
         NOTHING if first is None else first,
-        row.duration_ms,
-        row.attempts,
-        words[row.operation],
-        words[row.model],
-        words[row.upstream],
-        words[row.target_model],
-        words[row.family],
-        words[row.dialect],
-        words[row.outcome],
-        words[row.usage_source],
-        words[row.error_code],
-        words[row.tools],
-        *(_NO_COUNTS if row.usage is None else _counts(row.usage)),
-        NOTHING if row.price is None else prices[id(row.price)][1],
+        duration,
+        attempts,
+        words[operation],
+        words[model],
+        words[upstream],
+        words[target],
+        words[family],
+        words[dialect],
+        words[outcome],
+        words[source],
+        words[error],
+        words[tools],
+        *(_NO_COUNTS if usage is None else _counts(usage)),
+        NOTHING if price is None else prices[id(price)][1],
     )
 
 
