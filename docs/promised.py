@@ -123,6 +123,7 @@ CATALOGUE: Mapping[str, str] = {
     "S-08": "files are their owner's alone, and links are not followed",
     "S-10": "what is forgotten is gone from the file",
     "S-11": "a slow disk does not slow calls",
+    "S-13": "what is kept for the next turn opens for its key alone, goes with it, and the file tells nothing",
     "D-02": "a page that pretends to be this machine gets nothing",
     "D-04": "pages of others cannot use the relay",
     "D-07": "exported cells run nothing",
@@ -136,6 +137,7 @@ CATALOGUE: Mapping[str, str] = {
     "M-02": "several processes do not multiply limits without a word",
     "M-06": "every process sees a revoked key within a second",
     "M-08": "several processes share one file",
+    "M-09": "what one process keeps for the next turn the others find, also when it was killed",
 }
 """What each entry of the catalogue promises. The letters are those of the catalogue that the tests follow."""
 
@@ -163,6 +165,7 @@ PROMISES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("A stop finishes what is open, tells the rest, and is over in time", ("C-01", "C-02", "C-03")),
     ("A database that is locked, full or slow does not stop a call", ("S-01", "S-03", "S-04", "S-11")),
     ("Limits are right across clocks that jump, and the wait that is told is exact", ("L-05", "L-09", "F-09", "F-10")),
+    ("What is kept of conversations is sealed: only the key that it belongs to opens it", ("A-13", "S-13")),
     ("A broken plugin breaks its own models only, and nothing is loaded that was not named", ("P-01", "P-02", "P-03")),
     ("One process is one limit; several say what they are", ("M-02",)),
 )

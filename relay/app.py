@@ -38,8 +38,9 @@ from relay.pipeline import Pipeline
 from relay.pricing import Price, cost
 from relay.repeats import Repeater
 from relay.routing import Router
+from relay.settings import MemorySettings
 from relay.shelf import Shelf
-from relay.store import Open, Store, StoreError, UsageRow
+from relay.store import Open, Room, Store, StoreError, UsageRow
 from relay.store.keys import Key
 from relay.store.upkeep import Upkeep
 from relay.throttle import Throttle
@@ -62,6 +63,9 @@ PRICE_SECONDS = 60.0
 UNPRICED_SECONDS = 1.0
 """A price may be missing only because the catalogue is still being read."""
 PRICES_KEPT = 4096
+MB, HOUR = 1024 * 1024, 3_600_000
+THOUGHTS, ANSWERS = "thoughts", "answers"
+"""Kinds of what is kept for the next turn."""
 
 log = logging.getLogger("relay")
 _new_row = tuple.__new__
@@ -102,10 +106,8 @@ class Relay:
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
-        kept = config.settings.memory
-        answers = kept.answers_megabytes * 1024 * 1024
-        self.shelf = Shelf(answers, kept.answers_hours * 3600, clock=wall) if answers else None
-        self.memory = Memory(kept.megabytes * 1024 * 1024, kept.hours * 3600, clock=wall) if kept.megabytes else None
+        self.memory, self.shelf = self._shelves()
+        """Reasoning that clients drop, and answers that they refer to later; None where none is kept."""
         self.ledger = Ledger()
         self.repeater = Repeater(self)
         server = self.settings.server
@@ -127,6 +129,20 @@ class Relay:
         self.listing_errors: dict[str, str] = {}
         self._prices: OrderedDict[tuple[str, str], tuple[float, Price | None]] = OrderedDict()
 
+    def _shelves(self) -> tuple[Memory | None, Shelf | None]:
+        settings, kept = self.settings.memory, self.store.kept
+        thoughts = Shelf(THOUGHTS, settings.megabytes * MB, settings.hours * 3600, clock=self.wall, kept=kept)
+        answers = Shelf(
+            ANSWERS,
+            settings.answers_megabytes * MB,
+            settings.answers_hours * 3600,
+            clock=self.wall,
+            kept=kept,
+            shared=True,
+        )
+        self.store.ring.revoked += [thoughts.forget, answers.forget]
+        return Memory(thoughts) if settings.megabytes else None, answers if settings.answers_megabytes else None
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Plugins' lifespans and the model lists, for as long as the relay serves."""
@@ -138,7 +154,7 @@ class Relay:
                     # A plugin that cannot start takes its own models with it, not the relay.
                     log.exception("plugin %s could not start", name)
             lister = asyncio.create_task(self._keep_listing(), name="relay-model-lists")
-            upkeep = Upkeep(self.store.database, self.settings.store.keep_days)
+            upkeep = Upkeep(self.store.database, self.settings.store.keep_days, self.store.kept)
             keeper = asyncio.create_task(upkeep.keep_on(self.wall), name="relay-store-upkeep")
             try:
                 yield
@@ -408,6 +424,18 @@ def configured_database(config: Config) -> Path:
     return Path(path).expanduser() if path else database_path()
 
 
+def _rooms(settings: MemorySettings) -> dict[str, Room]:
+    """What of each kind is kept in the database; of what is not kept at all, nothing."""
+    return {
+        THOUGHTS: Room(1, settings.disk_megabytes * MB if settings.megabytes else 0, int(settings.hours * HOUR)),
+        ANSWERS: Room(
+            2,
+            settings.answers_disk_megabytes * MB if settings.answers_megabytes else 0,
+            int(settings.answers_hours * HOUR),
+        ),
+    }
+
+
 async def create_app(
     config: Config,
     *,
@@ -419,7 +447,12 @@ async def create_app(
     """The application of one relay. Raises ConfigError, Contradiction or StoreError before anything is served."""
     plugins = plugins or load_plugins(config.settings)
     catalog = await read_catalog(config, plugins)
-    store = await Store.open(database or configured_database(config), watch=True, journal=config.settings.store.journal)
+    store = await Store.open(
+        database or configured_database(config),
+        watch=True,
+        journal=config.settings.store.journal,
+        rooms=_rooms(config.settings.memory),
+    )
     if transport is None:
         transport = Http1Transport() if config.settings.server.transport == "relay" else AiohttpTransport()
     relay = Relay(config, plugins, catalog, store, transport=transport, clock=clock)

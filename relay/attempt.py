@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,12 +22,14 @@ from relay.errors import (
 from relay.events import StreamEncoder, StreamMeter
 from relay.family import Target, Transport, UpstreamRequest
 from relay.fold import unfold
-from relay.ir import Loss, Response
+from relay.ir import Loss, Response, Thinking, ToolCall
 from relay.kit import error_for_status
 from relay.lost import answer_losses
 from relay.manager import BoundFamily, guarded
+from relay.memory import place_of
 from relay.meter import Meter
 from relay.outlet import Outlet
+from relay.shelf import Look
 from relay.skim import SkimmingMeter
 from relay.stream import Delivery, bad_arguments, dropped, safe_header
 
@@ -45,6 +47,10 @@ NOTHING = Forward(b"")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger("relay.attempt")
+
+
+class _Elsewhere(Exception):
+    """Something that the request needs is not in memory, and has to be fetched."""
 
 
 @lru_cache(maxsize=1024)
@@ -109,7 +115,10 @@ class Attempt:
 
     def prepare(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         """What to send, or what will tell."""
-        forward = self.forward = self._forward()
+        try:
+            forward = self.forward = self._forward()
+        except _Elsewhere:
+            return self._fetched()
         head, lasting = self.head, self.target.lasting
         if not self.native or head.headers:
             return self._endpoint()
@@ -150,25 +159,58 @@ class Attempt:
                     raise Unsupported(f"{self.target} cannot carry {loss}", param=loss.field)
         return forward
 
+    async def _fetched(self) -> UpstreamRequest:
+        """What to send, once all that it takes is in memory."""
+        await self.look.fetch()
+        sent = self.prepare()
+        return sent if isinstance(sent, UpstreamRequest) else await sent
+
+    @property
+    def look(self) -> Look:
+        """What this call has looked for so far."""
+        call = self.call
+        if call.look is None:
+            call.look = Look(call.key)
+        return call.look
+
+    def _complete(self) -> None:
+        """Go on if all that was looked for is there, or known not to be."""
+        look = self.call.look
+        if look is not None and look.missing:
+            raise _Elsewhere
+
     def _translated(self, losses: list[Loss]) -> bytes:
         """The request in the family's own format."""
         request, memory = self.call.request, self.relay.memory
-        if memory is not None and self.head.has_tools:
-            request = memory.restored(self.call.key.id, self.target.upstream.name, request)
+        signs = self.family.family.signs
+        if memory is not None and (self.head.has_tools or signs):
+            request = memory.restored(self.look, self.target.upstream.name, request, signs=signs)
+            self._complete()
         return self.family.translate_request(request, self.target, losses)
 
     def _resume(self) -> None:
         """Put in what the request refers to by name. Raises BadParameter if that is not there."""
         dialect, head = self.dialect, self.head
-        self.head = guarded(
-            f"dialect {dialect.name}", "resumed", lambda: dialect.resumed(head, self._recall, native=self.native)
-        )
-        if self.head is not head:
-            self.call.refocus(self.head)
+        try:
+            resumed = guarded(
+                f"dialect {dialect.name}", "resumed", lambda: dialect.resumed(head, self._recall, native=self.native)
+            )
+        except RelayError:
+            self._complete()
+            raise
+        if self.call.look is not None:
+            self._complete()
+        if resumed is not head:
+            self.head = resumed
+            self.call.refocus(resumed)
 
     def _recall(self, name: str) -> bytes | None:
         shelf = self.relay.shelf
-        return None if shelf is None else shelf.get(self.call.key.id, self.dialect.name, name)
+        if shelf is None:
+            return None
+        # A client that refers to what its vendor keeps waits for nobody here.
+        self.look.patient = not self.native
+        return self.look.get(shelf, self.dialect.name, name)
 
     def _shelve(self, answer: bytes | StreamEncoder) -> None:
         """Keep a translated answer for the requests that will refer to it."""
@@ -181,23 +223,55 @@ class Attempt:
             # It is in the log, and costs what comes later and not the answer that is there.
             return
         for name, document in kept:
-            shelf.put(self.call.key.id, dialect.name, name, document)
+            shelf.put(self.call.key, dialect.name, name, document)
 
     def _reminded(self) -> Head:
         """What passes through, with the reasoning that its client dropped and its upstream wants back."""
-        memory, owner, upstream = self.relay.memory, self.call.key.id, self.target.upstream.name
+        memory, upstream = self.relay.memory, self.target.upstream.name
         if memory is None:
             return self.head
-        return guarded(
-            f"dialect {self.dialect.name}",
-            "remind",
-            lambda: self.dialect.remind(self.head, lambda call: memory.thoughts(owner, upstream, call)),
-        )
+        places = self._places()
+
+        def recall(call: str, number: int) -> Sequence[Thinking]:
+            named = places.get(call, ())
+            known = memory.recall(self.look, upstream, named[number]) if number < len(named) else None
+            return () if known is None else known.thoughts
+
+        reminded = guarded(f"dialect {self.dialect.name}", "remind", lambda: self.dialect.remind(self.head, recall))
+        self._complete()
+        return reminded
+
+    def _places(self) -> Mapping[str, Sequence[str]]:
+        """Under which names is kept what belongs to each call of the conversation, by its id, in order."""
+        places: dict[str, list[str]] = {}
+        try:
+            messages = self.call.request.messages
+        except RelayError:
+            # Its upstream may read what nobody here can.
+            return places
+        for index, message in enumerate(messages):
+            for part in message.parts if message.role == "assistant" else ():
+                if isinstance(part, ToolCall):
+                    before = messages[index - 1] if index else None
+                    places.setdefault(part.id, []).append(place_of(part, before))
+        return places
 
     def _keep(self, response: Response) -> None:
-        """Remember what the model thought before it called tools."""
-        if self.relay.memory is not None and self.head.has_tools and (self.remembers or not self.native):
-            self.relay.memory.keep(self.call.key.id, self.target.upstream.name, response)
+        """Remember what the model thought before it called tools, and how it signed its words."""
+        memory = self.relay.memory
+        if memory is not None and self.keeps:
+            try:
+                messages = self.call.request.messages
+            except RelayError:
+                return
+            memory.keep(self.call.key, self.target.upstream.name, response, messages[-1] if messages else None)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what the model thinks and signs is kept for the next turn."""
+        if self.native:
+            return self.remembers
+        return self.relay.memory is not None and (self.head.has_tools or self.family.family.signs)
 
     async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
         """What to send, once the plugin is ready to say."""
@@ -245,7 +319,9 @@ class Attempt:
                 self._check(meter)
                 self._keep(response)
                 if not self.native:
-                    call.losses += answer_losses(unfold(response), self.dialect.name, self.dialect.capacity)
+                    call.losses += answer_losses(
+                        unfold(response), self.dialect.name, self.dialect.capacity, remembered=self.keeps
+                    )
         call.first_byte = self.relay.clock()
         self.relay.bill(call)
         self._describe()
@@ -284,7 +360,7 @@ class Attempt:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
-        remembers = self.head.has_tools and self.relay.memory is not None and (self.remembers or not native)
+        keeps = self.keeps and (self.remembers or not native)
         if native and not self.remembers:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
             if self.call.check is not None:
@@ -305,7 +381,7 @@ class Attempt:
             native=native,
             plugin=self.family.plugin,
             secret=self.target.upstream.api_key,
-            keep=self._keep if remembers else None,
+            keep=self._keep if keeps else None,
             shelve=self._shelve if self.dialect.keeps and not self.native else None,
         )
         return delivery

@@ -20,6 +20,7 @@ from relay.store.keys import Key
 from relay.store.usage import Outcome, UsageSource
 
 if TYPE_CHECKING:
+    from relay.shelf import Look
     from relay.stream import Delivery
 
 __all__ = ["Call"]
@@ -64,6 +65,8 @@ class Call:
     price: Price | None = None
     cost: int | None = None
     billed: bool = False
+    look: Look | None = None
+    """What it has looked for among what is kept for its key; None as long as that is nothing."""
     _request: Request | None = None
 
     def __init__(self, id: str, key: Key, operation: str, *, started: float, at: int) -> None:

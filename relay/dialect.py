@@ -173,11 +173,12 @@ class Dialect(ABC):
         """The answer to `kept`, `kept_input` or `drop`; None if the document is not of a kind that is shown."""
         return None
 
-    def remind(self, head: Head, recall: Callable[[str], Sequence[Thinking]]) -> Head:
+    def remind(self, head: Head, recall: Callable[[str, int], Sequence[Thinking]]) -> Head:
         """The head with the reasoning that its client dropped, for an upstream of this dialect that wants it back.
 
-        `recall` tells what preceded a tool's call, by its id, as far as it is known. The very same head if nothing is
-        missing.
+        `recall` tells what preceded a tool's call, as far as it is known, by the call's id, and how many calls with
+        the same id stand before it in the conversation: some hosts only number their calls. The very same head if
+        nothing is missing.
         """
         return head
 

@@ -90,6 +90,8 @@ class Family:
     """False for families whose upstreams have no URL that anybody could configure."""
     transport: Transport | None = None
     """For families that are not reached over HTTP: how a request gets its answer."""
+    signs: bool = False
+    """True for families whose models sign what they say, and should find these marks when it comes back to them."""
     alone: bool = False
     """True for families that run something of their own beside the relay: several workers would each start one."""
 

@@ -220,10 +220,13 @@ def declared_answer_losses(capacity: Capacity) -> list[LossKind]:
     return [kind for kind in ANSWER_LOSSES if possible[kind]]
 
 
-def answer_losses(events: Iterable[Event], dialect: str, capacity: Capacity) -> list[Loss]:
-    """What of the answer that `events` tell of, or begin to tell of, does not reach a client of `dialect`."""
+def answer_losses(events: Iterable[Event], dialect: str, capacity: Capacity, *, remembered: bool = False) -> list[Loss]:
+    """What of the answer that `events` tell of, or begin to tell of, does not reach a client of `dialect`.
+
+    `remembered`: the relay itself keeps the marks on texts and calls, and puts them back when these return.
+    """
     found: list[Loss] = []
-    look = _Look(Losses(found), dialect, capacity)
+    look = _Look(Losses(found), dialect, capacity, remembered)
     for event in events:
         see = _SEE.get(type(event))
         if see is not None:
@@ -234,13 +237,16 @@ def answer_losses(events: Iterable[Event], dialect: str, capacity: Capacity) -> 
 class _Look:
     """One look at an answer."""
 
-    def __init__(self, losses: Losses, dialect: str, capacity: Capacity) -> None:
+    def __init__(self, losses: Losses, dialect: str, capacity: Capacity, remembered: bool) -> None:
         self._losses = losses
         self._dialect = dialect
         self._room = capacity
+        self._remembered = remembered
 
     def signed(self, extra: Extra | None) -> None:
         """Whether another vendor signed a part in a way that has no place here."""
+        if self._remembered:
+            return
         for dialect, values in (extra or {}).items():
             homeless = dialect != self._dialect and dialect not in self._room.signatures
             if homeless and any("signature" in name.lower() for name in values):

@@ -1,57 +1,70 @@
 """Reasoning that clients drop, kept for the next turn.
 
 Some models will not go on from a tool's result unless their own reasoning comes back with it, signed or word for word;
-and many clients have no place for that, or throw it away. So what a model thought before it called a tool is kept here,
-by the id of that call, which every client sends back. On the next turn it is put where it was.
+some sign what they said as well. Many clients have no place for that, or throw it away. So what a model thought before
+it called a tool is kept by the id of that call, which every client sends back, and the marks on what it said by the
+words themselves. On the next turn both are put where they were.
 
-It goes back to the upstream that it came from and to nobody else, only for the key under which it came, and only where
-it is missing: what a client sends itself is never replaced, and nothing is ever made up. Sans-IO; bounded in bytes and
-age.
+They go back to the upstream that they came from and to nobody else, only for the key under which they came, and only
+where they are missing: what a client sends itself is never replaced, and nothing is ever made up. Sans-IO.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
-from relay.ir import Extra, Message, Part, Request, Response, Thinking, ToolCall
+from relay.ir import Extra, Message, Part, Request, Response, Text, Thinking, ToolCall, ToolResult
+from relay.kit import dumps, loads
+from relay.shelf import Look, Shelf
+from relay.store.keys import Key
 
-__all__ = ["Memory", "Thought"]
+__all__ = ["Memory", "Thought", "place_of"]
 
-OVERHEAD = 400
-"""Bytes that an entry takes beside its text."""
+TELLING = 8
+"""Letters and digits of a call's id, beside the tool's name, that make it one of its kind."""
+DISTINCT = 80
+"""Characters of an answer that no other answer has."""
+_WORDS = re.compile(r"call|tool|func(?:tion)?s?|use|id", re.IGNORECASE)
+_FORM = 1
 
 
-@dataclass(frozen=True, slots=True)
 class Thought:
     """What preceded one call of a tool, and what its own format says of that call."""
 
-    thoughts: tuple[Thinking, ...]
-    extra: Extra | None
-    at: float
-    """Unix seconds."""
-    size: int
+    __slots__ = ("extra", "thoughts")
+
+    def __init__(self, thoughts: Sequence[Thinking], extra: Extra | None) -> None:
+        self.thoughts = tuple(thoughts)
+        self.extra = extra
+
+    def written(self) -> bytes:
+        """As it is kept."""
+        return dumps({"form": _FORM, "thoughts": [_fields(one) for one in self.thoughts], "extra": self.extra})
+
+    @classmethod
+    def read(cls, document: bytes) -> Thought | None:
+        """What `written` gave; None if a version of the relay that is not this one wrote it otherwise."""
+        value = loads(document)
+        if value.get("form") != _FORM:
+            return None
+        return cls([Thinking(**fields) for fields in value["thoughts"]], value["extra"])
 
 
 class Memory:
-    """The reasoning of all keys. `size` is in bytes, `seconds` the age at which an entry is forgotten."""
+    """What one upstream's models thought and signed, for one key at a time. `owner`s are keys."""
 
-    def __init__(self, size: int, seconds: float, *, clock: Callable[[], float] = time.time) -> None:
-        self._most = size
-        self._seconds = seconds
-        self._clock = clock
-        self._entries: OrderedDict[bytes, Thought] = OrderedDict()
-        self.size = 0
-        """Bytes that are kept."""
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def keep(self, key: Key, upstream: str, response: Response, before: Message | None) -> None:
+        """Remember what a complete answer thought before it called tools, and how it signed its words.
 
-    def keep(self, owner: int, upstream: str, response: Response) -> None:
-        """Remember what a complete answer thought before it called tools. `owner` is the key's number."""
+        `before` is the message that it answers: it tells conversations apart where ids and words do not.
+        """
         for choice in response.choices:
             thoughts: list[Thinking] = []
             for part in choice.parts:
@@ -59,67 +72,116 @@ class Memory:
                     thoughts.append(part)
                 elif isinstance(part, ToolCall) and not part.server and part.id:
                     # They stand before the first of several calls.
+                    place = place_of(part, before)
                     if thoughts or part.extra:
-                        self._put(_place(owner, upstream, part.id), tuple(thoughts), part.extra)
+                        self.shelf.put(key, upstream, place, Thought(thoughts, part.extra).written())
+                    else:
+                        self.shelf.nothing(key, upstream, place)
                     thoughts = []
+            pieces = [(len(part.text), part.extra) for part in choice.parts if isinstance(part, Text)]
+            if any(_signed(extra) for _, extra in pieces):
+                document = dumps({"form": _FORM, "pieces": [list(piece) for piece in pieces]})
+                self.shelf.put(key, upstream, _said(choice.text, before), document)
 
-    def _put(self, place: bytes, thoughts: tuple[Thinking, ...], extra: Extra | None) -> None:
-        size = OVERHEAD + sum(len(one.text) + len(one.signature or "") + len(str(one.extra or "")) for one in thoughts)
-        size += len(str(extra or ""))
-        self._drop(place)
-        if size > self._most:
-            return
-        self._entries[place] = Thought(thoughts, extra, self._clock(), size)
-        self.size += size
-        while self.size > self._most:
-            self._drop(next(iter(self._entries)))
+    def recall(self, look: Look, upstream: str, place: str) -> Thought | None:
+        """What preceded the call of that place, if it is known."""
+        document = look.get(self.shelf, upstream, place)
+        return None if document is None else Thought.read(document)
 
-    def _drop(self, place: bytes) -> None:
-        entry = self._entries.pop(place, None)
-        if entry is not None:
-            self.size -= entry.size
+    def restored(self, look: Look, upstream: str, request: Request, *, signs: bool = False) -> Request:
+        """The request with the reasoning that is missing from it; the very same object if there is none.
 
-    def recall(self, owner: int, upstream: str, call: str) -> Thought | None:
-        """What preceded that call, if it is known and not too old."""
-        place = _place(owner, upstream, call)
-        entry = self._entries.get(place)
-        if entry is None:
-            return None
-        if entry.at + self._seconds < self._clock():
-            self._drop(place)
-            return None
-        self._entries.move_to_end(place)
-        return entry
-
-    def thoughts(self, owner: int, upstream: str, call: str) -> Sequence[Thinking]:
-        """The thoughts alone; empty if there are none."""
-        known = self.recall(owner, upstream, call)
-        return () if known is None else known.thoughts
-
-    def restored(self, owner: int, upstream: str, request: Request) -> Request:
-        """The request with the reasoning that is missing from it; the very same object if there is none."""
-        messages = [self._message(owner, upstream, message) for message in request.messages]
+        `signs`: the upstream's models sign their words as well.
+        """
+        messages = list(request.messages)
+        for index, message in enumerate(messages):
+            if message.role == "assistant":
+                before = messages[index - 1] if index else None
+                new = self._message(look, upstream, message, before)
+                messages[index] = self._marked(look, upstream, new, before) if signs else new
         if all(new is old for new, old in zip(messages, request.messages, strict=True)):
             return request
         return replace(request, messages=messages)
 
-    def _message(self, owner: int, upstream: str, message: Message) -> Message:
-        if message.role != "assistant":
-            return message
+    def _message(self, look: Look, upstream: str, message: Message, before: Message | None) -> Message:
         parts: list[Part] = []
         changed = False
         for part in message.parts:
-            if isinstance(part, ToolCall) and (known := self.recall(owner, upstream, part.id)) is not None:
-                missing = _missing(message.parts, known.thoughts)
-                if missing:
-                    # In front of everything: that is where models think.
-                    parts[:0] = missing
-                    changed = True
-                if part.extra is None and known.extra is not None:
-                    part = replace(part, extra=known.extra)
-                    changed = True
+            if isinstance(part, ToolCall) and not part.server:
+                known = self.recall(look, upstream, place_of(part, before))
+                if known is not None:
+                    missing = _missing(message.parts, known.thoughts)
+                    if missing:
+                        # In front of everything: that is where models think.
+                        parts[:0] = missing
+                        changed = True
+                    if part.extra is None and known.extra is not None:
+                        part = replace(part, extra=known.extra)
+                        changed = True
             parts.append(part)
         return replace(message, parts=parts) if changed else message
+
+    def _marked(self, look: Look, upstream: str, message: Message, before: Message | None) -> Message:
+        """The message with the marks on its words."""
+        if any(_signed(part.extra) for part in message.parts if isinstance(part, Text)):
+            return message
+        document = look.get(self.shelf, upstream, _said(message.text, before))
+        value = None if document is None else loads(document)
+        if value is None or value.get("form") != _FORM:
+            return message
+        return replace(message, parts=_divided(message.parts, [(length, extra) for length, extra in value["pieces"]]))
+
+
+def place_of(call: ToolCall, before: Message | None) -> str:
+    """The name under which is kept what belongs to a call.
+
+    Its id alone, if there is but one of that; some hosts only number their calls, so that another conversation has the
+    same ids: then the call itself and what it answers tell them apart.
+    """
+    rest = _WORDS.sub("", call.id.replace(call.name, ""))
+    if sum(character.isalnum() for character in rest) >= TELLING:
+        return f"call {call.id}"
+    try:
+        arguments: Any = loads(call.arguments)
+    except ValueError:
+        arguments = call.arguments
+    return f"call {call.id} {_digest([call.name, _sorted(arguments), *_content(before)])}"
+
+
+def _said(text: str, before: Message | None) -> str:
+    """The name under which the marks on a turn's words are kept: the words, and what they answer if they are few."""
+    return f"text {_digest([text, *(_content(before) if len(text) < DISTINCT else ())])}"
+
+
+def _content(message: Message | None) -> Iterator[Any]:
+    """What a message says, as far as clients send the same again."""
+    for part in () if message is None else message.parts:
+        if isinstance(part, Text):
+            yield part.text
+        elif isinstance(part, ToolResult):
+            yield [part.call_id, [inner.text for inner in part.parts if isinstance(inner, Text)]]
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(dumps(values)).hexdigest()[:32]
+
+
+def _sorted(value: Any) -> Any:
+    """JSON in one order: clients may write arguments anew."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    return value
+
+
+def _fields(thought: Thinking) -> dict[str, Any]:
+    names = ("text", "signature", "redacted", "dialect", "extra")
+    return {name: value for name in names if (value := getattr(thought, name)) or name == "text"}
+
+
+def _signed(extra: Extra | None) -> bool:
+    return any("signature" in name.lower() for fields in (extra or {}).values() for name in fields)
 
 
 def _missing(parts: Sequence[Part], thoughts: tuple[Thinking, ...]) -> tuple[Thinking, ...]:
@@ -128,5 +190,29 @@ def _missing(parts: Sequence[Part], thoughts: tuple[Thinking, ...]) -> tuple[Thi
     return () if any(thought.dialect in origins for thought in thoughts) else thoughts
 
 
-def _place(owner: int, upstream: str, call: str) -> bytes:
-    return hashlib.sha256(f"{owner}\0{upstream}\0{call}".encode("utf-8", "surrogatepass")).digest()
+def _divided(parts: Sequence[Part], pieces: list[tuple[int, Extra | None]]) -> list[Part]:
+    """The parts with their text cut into these pieces, each with its marks. A piece that goes on in another part has
+    them where it ends."""
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, Text):
+            found.append(part)
+            continue
+        rest = part.text
+        while pieces and (rest or not pieces[0][0]):
+            length, extra = pieces.pop(0)
+            taken, rest = rest[:length], rest[length:]
+            if len(taken) < length:
+                pieces.insert(0, (length - len(taken), extra))
+                extra = None
+            first = len(rest) + len(taken) == len(part.text)
+            found.append(
+                replace(
+                    part,
+                    text=taken,
+                    citations=part.citations if first else None,
+                    cache=None if rest else part.cache,
+                    extra=extra or part.extra,
+                )
+            )
+    return [*found, *(Text("", extra=extra) for length, extra in pieces if not length)]

@@ -23,6 +23,7 @@ FIXED: tuple[tuple[str, ...], ...] = (
     ("server", "max_body_mb"),
     ("server", "transport"),
     ("store",),
+    ("memory",),
     ("plugins",),
 )
 """Settings that a running relay cannot change."""

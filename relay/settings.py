@@ -74,14 +74,18 @@ class StoreSettings(msgspec.Struct, frozen=True):
 
 
 class MemorySettings(msgspec.Struct, frozen=True):
-    """What is kept for the next turn, in the process alone, for the key that it belongs to."""
+    """What is kept for the next turn, for one key: in memory, and on disk so that only that key opens it."""
 
     megabytes: Annotated[int, Meta(ge=0, le=4096)] = 16
-    """Reasoning that clients drop, at most, the oldest going first; 0: none is kept."""
+    """Reasoning that clients drop, in memory at most; 0: none is kept."""
+    disk_megabytes: Annotated[int, Meta(ge=0, le=1_048_576)] = 128
+    """Reasoning in the database at most, which survives a restart and is shared by workers; 0: none."""
     hours: Annotated[float, Meta(gt=0, le=8760)] = 24.0
     """How long reasoning is kept."""
     answers_megabytes: Annotated[int, Meta(ge=0, le=65_536)] = 32
-    """Answers that clients may refer to by id, at most, the oldest going first; 0: none is kept."""
+    """Answers that clients may refer to by id, in memory at most; 0: none is kept."""
+    answers_disk_megabytes: Annotated[int, Meta(ge=0, le=1_048_576)] = 512
+    """Such answers in the database at most; 0: none."""
     answers_hours: Annotated[float, Meta(gt=0, le=8760)] = 720.0
     """How long answers are kept."""
 

@@ -367,7 +367,11 @@ class Delivery:
         headers = {**self.call.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         if self.call.check is not None:
             headers["x-relay-tool-arguments"] = "see-usage"
-        if self.early and (lost := answer_losses(self.early, self.dialect.name, self.dialect.capacity)):
+        if self.early and (
+            lost := answer_losses(
+                self.early, self.dialect.name, self.dialect.capacity, remembered=self.keep is not None
+            )
+        ):
             self.call.losses += lost
             headers["x-relay-dropped"] = dropped(self.call.losses)
         held = self.held[0] if len(self.held) == 1 else b"".join(self.held)

@@ -19,15 +19,16 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # Values and pure functions that know nobody.
         "errors ir outbox paths retry secret settings table toml version store.writer",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "life throttle config envelope events family fields limits memory outlet shelf pricing store.database",
+        "life throttle config envelope events family fields limits outlet pricing seal store.database",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing"
-        " store.backup store.journal store.keys store.upkeep",
+        " store.backup store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
-        "exchange heads health kit store.repeats store.ring store.spending store.usage",
+        "exchange heads health kit store.kept store.repeats store.ring store.spending store.usage",
+        "shelf store.upkeep",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
-        "client discovery http1 manager meter schemas store upstream",
+        "client discovery http1 manager memory meter schemas store upstream",
         "dispatch",
         # One request's life, in this order.
         "call catalog middleware skim",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -86,9 +87,10 @@ class OpenAIChat(Dialect):
         body = splice_model(head.raw, head.data, target.model)
         return metered(body, head, target) if head.stream else Forward(body)
 
-    def remind(self, head: Head, recall: Callable[[str], Sequence[Thinking]]) -> Head:
+    def remind(self, head: Head, recall: Callable[[str, int], Sequence[Thinking]]) -> Head:
         """Reasoning stands beside the calls of tools that it led to, as text under a name of the host's own."""
-        messages = [reminded(message, recall) for message in head.data["messages"]]
+        seen: Counter[str] = Counter()
+        messages = [reminded(message, recall, seen) for message in head.data["messages"]]
         if all(new is old for new, old in zip(messages, head.data["messages"], strict=True)):
             return head
         data = {**head.data, "messages": messages}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,15 +20,24 @@ def reasoning_fields(part: Thinking) -> dict[str, Any]:
     return given or ({"reasoning_content": part.text} if part.text else {})
 
 
-def reminded(message: Mapping[str, Any], recall: Callable[[str], Sequence[Thinking]]) -> Mapping[str, Any]:
-    """The message with what preceded its calls; the very same one if it has reasoning, or none is known."""
+def reminded(
+    message: Mapping[str, Any], recall: Callable[[str, int], Sequence[Thinking]], seen: Counter[str]
+) -> Mapping[str, Any]:
+    """The message with what preceded its calls; the very same one if it has reasoning, or none is known.
+
+    `seen` counts the calls of each id so far.
+    """
     calls = message.get("tool_calls")
-    if not isinstance(calls, list) or any(message.get(name) for name in REASONING_FIELDS):
+    if message.get("role") != "assistant" or not isinstance(calls, list):
         return message
+    has_reasoning = any(message.get(name) for name in REASONING_FIELDS)
     found: dict[str, Any] = {}
     for call in calls:
         name = call.get("id") if isinstance(call, dict) else None
-        for part in recall(name) if isinstance(name, str) else ():
+        if not isinstance(name, str):
+            continue
+        number, seen[name] = seen[name], seen[name] + 1
+        for part in () if has_reasoning else recall(name, number):
             if part.dialect == DIALECT:
                 for field, value in reasoning_fields(part).items():
                     found[field] = found[field] + value if field in found else value

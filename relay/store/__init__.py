@@ -12,10 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal, Open
+from relay.store.kept import Kept, Room
 from relay.store.keys import Key, Keys, Limits
 from relay.store.repeats import Repeats
 from relay.store.ring import KeyRing
@@ -28,10 +30,12 @@ __all__ = [
     "KeyRing",
     "Keys",
     "Journal",
+    "Kept",
     "Limits",
     "Open",
     "Outcome",
     "ReportRow",
+    "Room",
     "Spending",
     "Store",
     "StoreError",
@@ -56,7 +60,14 @@ class Store:
     """The open database: `keys` to manage them, `ring` to look them up while serving, `usage` for rows and reports."""
 
     def __init__(
-        self, database: Database, keys: Keys, ring: KeyRing, usage: UsageTable, spending: Spending, repeats: Repeats
+        self,
+        database: Database,
+        keys: Keys,
+        ring: KeyRing,
+        usage: UsageTable,
+        spending: Spending,
+        repeats: Repeats,
+        kept: Kept | None = None,
     ) -> None:
         self.database = database
         self.keys = keys
@@ -64,15 +75,24 @@ class Store:
         self.usage = usage
         self.spending = spending
         self.repeats = repeats
+        self.kept = kept
+        """What is kept for the next turn; None where nobody serves."""
         self.journal = usage.journal
         """The calls in flight; None unless they are kept."""
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str], *, watch: bool = False, journal: bool = False) -> Store:
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        watch: bool = False,
+        journal: bool = False,
+        rooms: Mapping[str, Room] | None = None,
+    ) -> Store:
         """Open the database, making it first if there is none, and bring its schema up to date.
 
         `watch` keeps `ring` up to date with changes made by other processes; serving needs it, commands do not.
-        `journal` keeps the calls in flight in a file beside the database.
+        `journal` keeps the calls in flight in a file beside the database. `rooms` says what is kept for the next turn.
         Raises StoreError, whose message is for people.
         """
         database = await Database.open(Path(path))
@@ -94,6 +114,7 @@ class Store:
             UsageTable(database, journal=_journal(database.path) if journal else None),
             Spending(reader),
             Repeats(database, reader),
+            None if rooms is None else Kept(database, reader, rooms),
         )
 
     async def close(self, within: float = 10.0) -> None:
@@ -103,6 +124,8 @@ class Store:
             # A call that ends later finds none any more.
             self.journal.close()
             self.journal = self.usage.journal = None
+        if self.kept is not None:
+            await self.kept.close()
         await self.ring.close()
         await self.database.close()
 

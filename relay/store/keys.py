@@ -18,6 +18,7 @@ from typing import Any, Final
 import aiosqlite
 
 from relay.budget import WINDOWS
+from relay.secret import Secret
 from relay.store.database import Database, StoreError
 
 __all__ = ["COLUMNS", "Key", "Keys", "Limits", "digest", "key_from_row", "now_ms"]
@@ -109,6 +110,8 @@ class Key:
     """Nano-dollars for each `day`, `month` or in `total`. What is missing is as configured; 0 is no limit."""
     abort: str | None = None
     """`cancel` or `drain`: what becomes of its answers whose client has gone; None: as the upstream says."""
+    secret: Secret | None = field(default=None, compare=False, repr=False)
+    """The secret that it was found by, in a relay that serves. It opens what is kept for it, and is stored nowhere."""
 
     def live(self, now: int) -> bool:
         """Whether the key works at `now`, in Unix milliseconds."""

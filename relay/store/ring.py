@@ -15,8 +15,10 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from relay.secret import Secret
 from relay.store.database import Reader
 from relay.store.keys import COLUMNS, Key, digest, key_from_row, now_ms
 
@@ -35,7 +37,7 @@ LOOKUP = (
     f"SELECT {COLUMNS}, 0 FROM keys WHERE digest = ?1"  # noqa: S608 - constants
     f" UNION ALL SELECT {COLUMNS}, 1 FROM keys WHERE old_digest = ?1 LIMIT 1"
 )
-CHANGED = "SELECT id FROM keys WHERE version > ?"
+CHANGED = "SELECT id, revoked_at FROM keys WHERE version > ?"
 AGAIN = f"SELECT {COLUMNS}, digest, old_digest FROM keys WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants
 
 
@@ -73,6 +75,8 @@ class KeyRing:
         self._hits: OrderedDict[bytes, tuple[Key, bool]] = OrderedDict()
         self._digests: dict[int, set[bytes]] = {}
         self._misses: OrderedDict[bytes, None] = OrderedDict()
+        self.revoked: list[Callable[[int], None]] = []
+        """Who wants to know that a key has ended, by its number."""
 
     def __len__(self) -> int:
         return len(self._hits)
@@ -98,7 +102,7 @@ class KeyRing:
             async with self._lock:
                 rows = await self._reader.fetch(LOOKUP, (mark,))
                 if rows:
-                    found = (key_from_row(rows[0]), bool(rows[0][-1]))
+                    found = (replace(key_from_row(rows[0]), secret=Secret(token)), bool(rows[0][-1]))
                     self._keep(mark, found)
                 else:
                     self._misses[mark] = None
@@ -147,7 +151,12 @@ class KeyRing:
             self._version = version
 
     async def _take_in(self, since: int) -> None:
-        changed = [number for (number,) in await self._reader.fetch(CHANGED, (since,)) if number in self._digests]
+        rows = await self._reader.fetch(CHANGED, (since,))
+        for number, ended in rows:
+            if ended is not None:
+                for tell in self.revoked:
+                    tell(number)
+        changed = [number for number, _ in rows if number in self._digests]
         if not changed:
             return
         for row in await self._reader.fetch(AGAIN, (json.dumps(changed),)):
@@ -155,7 +164,7 @@ class KeyRing:
             new, old = row[-2], row[-1]
             for mark in tuple(self._digests.get(key.id, ())):
                 if mark in (new, old):
-                    self._hits[mark] = (key, mark == old)
+                    self._hits[mark] = (replace(key, secret=self._hits[mark][0].secret), mark == old)
                 else:
                     del self._hits[mark]
                     self._forget(key.id, mark)

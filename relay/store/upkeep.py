@@ -1,4 +1,4 @@
-"""Looking after the file: old rows become sums by the hour, and the write-ahead log is kept short.
+"""Looking after the file: old rows become sums by the hour, what is kept too long goes, the log is kept short.
 
 Rows are added up and deleted in one transaction, so that each is counted once, whenever a process ends. What is deleted
 is overwritten, in the file and, by emptying it, in the log.
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import aiosqlite
 
 from relay.store.database import Database
+from relay.store.kept import Kept
 
 __all__ = ["Upkeep"]
 
@@ -44,8 +45,9 @@ DELETE = f"DELETE FROM usage WHERE id IN ({OLD})"  # noqa: S608 - constants
 class Upkeep:
     """What is done now and then. `keep` is for how many days rows are kept; 0: for ever."""
 
-    def __init__(self, database: Database, keep: int) -> None:
+    def __init__(self, database: Database, keep: int, kept: Kept | None = None) -> None:
         self._database = database
+        self._kept = kept
         self.keep = keep
 
     async def run(self, now: int) -> int:
@@ -59,6 +61,8 @@ class Upkeep:
                 done += step
                 # Rows that wait come first.
                 await asyncio.sleep(0.01)
+        if self._kept is not None:
+            await self._kept.prune(now)
         if done:
             log.info("%d usage rows older than %d days became sums by the hour", done, self.keep)
         await self._shorten(always=bool(done))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from relay.dialect import Dialect
-from relay.errors import NoSuchRoute, RelayError
+from relay.errors import NoSuchRoute, RelayError, Unavailable
 from relay.manager import guarded
 from relay.middleware import DIALECT
+from relay.store import Key, StoreError
 from relay.views.auth import authenticate
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ __all__ = ["KEPT", "KeptView"]
 
 KEPT = frozenset({"kept", "kept_input", "drop"})
 """The operations: show one, show what it was given, forget it."""
+
+
+log = logging.getLogger("relay.kept")
 
 
 class KeptView:
@@ -37,9 +43,10 @@ class KeptView:
         call.dialect = dialect
         name = request.match_info["id"]
         try:
-            place = (call.key.id, dialect.name, name)
-            document = relay.shelf.get(*place) if relay.shelf is not None else None
-            body = None
+            document = body = None
+            if relay.shelf is not None:
+                place = (dialect.name, name)
+                document = (await relay.shelf.fetch(call.key, [place], patient=True)).get(place)
             if document is not None:
                 found = document
                 body = guarded(
@@ -50,10 +57,19 @@ class KeptView:
             if body is None:
                 raise NoSuchRoute("there is no such answer here: it was not stored, is too old, or is somebody else's")
             if self.operation == "drop" and relay.shelf is not None:
-                relay.shelf.drop(*place)
+                await self._drop(call.key, name)
         except RelayError as error:
             call.failed(error)
             raise
         finally:
             relay.finish(call)
         return web.Response(body=body, content_type="application/json")
+
+    async def _drop(self, key: Key, name: str) -> None:
+        if self.relay.shelf is None:
+            return
+        try:
+            await self.relay.shelf.drop(key, self.dialect.name, name)
+        except (sqlite3.Error, StoreError) as error:
+            log.error("a kept answer cannot be deleted: %s", error)
+            raise Unavailable("the answer cannot be deleted now; try again", retry_after=1.0) from error

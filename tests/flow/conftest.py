@@ -66,17 +66,22 @@ async def upstream() -> AsyncIterator[FakeUpstream]:
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start a relay with a configuration's text. `key` holds settings of the key that its client uses."""
+    """Start a relay with a configuration's text. `key` holds settings of the key that its client uses; with `like`, it
+    is one more process beside (or after) another relay, with its database and its key."""
     running: list[Running] = []
 
     async def build(
-        config: str = "", *, key: dict[str, Any] | None = None, keepalive_timeout: float = 75.0, **options: Any
+        config: str = "",
+        *,
+        key: dict[str, Any] | None = None,
+        keepalive_timeout: float = 75.0,
+        like: Running | None = None,
+        **options: Any,
     ) -> Running:
         text = ALONE + textwrap.dedent(config)
-        app = await create_app(
-            read_text(text, "test.toml", {}), database=tmp_path / f"relay{len(running)}.db", **options
-        )
-        _, secret = await app[RELAY].store.keys.create("test", **(key or {}))
+        database = tmp_path / f"relay{len(running)}.db" if like is None else like.relay.store.database.path
+        app = await create_app(read_text(text, "test.toml", {}), database=database, **options)
+        secret = (await app[RELAY].store.keys.create("test", **(key or {})))[1] if like is None else like.key
         server = RelayServer(app)
         await server.start_server(keepalive_timeout=keepalive_timeout)
         client = aiohttp.ClientSession(headers={"Authorization": f"Bearer {secret}"})

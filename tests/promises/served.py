@@ -95,9 +95,18 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def served(
-    folder: Path, config: str, *arguments: str, uvloop: bool = True, stderr: int = PIPE, **options: Any
+    folder: Path,
+    config: str,
+    *arguments: str,
+    uvloop: bool = True,
+    stderr: int = PIPE,
+    first: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Served]:
-    """Start the relay with a configuration's text on a free port; it is killed in the end if it is still there."""
+    """Start the relay with a configuration's text on a free port; it is killed in the end if it is still there.
+
+    It makes its `first` key, unless the database has one already.
+    """
     (folder / "relay.toml").write_text(ALONE + config)
     program = ("-m", "relay") if uvloop else ("-c", WITHOUT_UVLOOP)
     files = ("--config", str(folder / "relay.toml"), "--db", str(folder / "relay.db"), "--port", "0")
@@ -113,11 +122,13 @@ async def served(
         assert process.stdout is not None
         lines: list[str] = []
         async with asyncio.timeout(SECONDS):
-            while not (lines and lines[-1].startswith("Any OpenAI client:")):
+            last = "Any OpenAI client:" if first else "i8Relay listens on"
+            while not (lines and lines[-1].startswith(last)):
                 line = (await process.stdout.readline()).decode()
                 assert line, f"it ended: {await process.stderr.read() if process.stderr is not None else lines}"
                 lines.append(line.rstrip("\n"))
-        (key,) = [line.strip() for line in lines if line.strip().startswith("sk-relay-")]
+        shown = [line.strip() for line in lines if line.strip().startswith("sk-relay-")]
+        (key,) = shown if first else ("",)
         yield Served(process, folder, int(lines[0].rpartition(":")[2]), key, lines)
     finally:
         with suppress(ProcessLookupError):
