@@ -360,7 +360,7 @@ class Attempt:
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
         native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
         counter: StreamMeter | None = None
-        keeps = self.keeps and (self.remembers or not native)
+        keeps = (self.remembers or not native) and self.keeps
         if native and not self.remembers:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
             if self.call.check is not None:
