@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from relay.errors import RelayError
-from relay.ir import Extra, Part, StopReason, Usage
+from relay.ir import Citation, Extra, Part, StopReason, Usage
 
 __all__ = [
     "ArgumentsDelta",
@@ -99,10 +99,14 @@ class ArgumentsDelta:
 
 @dataclass(slots=True)
 class PartExtra:
-    """Late facts about an open part: one citation, or vendor fields to merge into its `extra`."""
+    """Late facts about a part: one citation, or vendor fields to merge into its `extra`.
+
+    The part should still be open. Some vendors tell only at the very end on what an earlier part rests: encoders whose
+    format has no way back to a part that is complete leave that out.
+    """
 
     index: int
-    citation: Any = None
+    citation: Citation | None = None
     extra: Extra | None = None
 
 

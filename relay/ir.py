@@ -24,6 +24,7 @@ __all__ = [
     "Cache",
     "Capacity",
     "Choice",
+    "Citation",
     "EmbeddingRequest",
     "EmbeddingResponse",
     "Extra",
@@ -79,11 +80,31 @@ class Cache:
 
 
 @dataclass(slots=True)
+class Citation:
+    """A source that a text rests on.
+
+    `start` and `end` say for which of its words, in characters of the text that has the citation; None: for all of it.
+    `extra` has the object that the vendor wrote, which that dialect writes again as it came.
+    """
+
+    url: str | None = None
+    title: str | None = None
+    """The page's, the document's, or the file's name."""
+    quote: str | None = None
+    """The words of the source."""
+    file_id: str | None = None
+    """The source where it is a file of the vendor's."""
+    start: int | None = None
+    end: int | None = None
+    extra: Extra | None = None
+
+
+@dataclass(slots=True)
 class Text:
-    """Plain text. `citations` are the dialect's own objects, kept as received."""
+    """Plain text, and what it rests on."""
 
     text: str
-    citations: list[Any] | None = None
+    citations: list[Citation] | None = None
     cache: Cache | None = None
     extra: Extra | None = None
 
@@ -417,7 +438,7 @@ class Capacity:
     sequence: bool = True
     """Which of the stop sequences was met."""
     media: Callable[[Media], bool] = everything
-    citation: Callable[[Any], bool] = everything
+    citation: Callable[[Citation], bool] = everything
     server_call: Callable[[ToolCall], bool] = everything
     """A call that the upstream's own tools have answered already."""
     signatures: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from typing import Any
 from relay.events import ChoiceStop, Event, Logprobs, PartExtra, PartStart
 from relay.ir import (
     Capacity,
+    Citation,
     EmbeddingRequest,
     Extra,
     Loss,
@@ -266,7 +267,7 @@ class _Look:
         for citation in part.citations or ():
             self.citation(citation)
 
-    def citation(self, citation: Any) -> None:
+    def citation(self, citation: Citation) -> None:
         if not self._room.citation(citation):
             self._losses.add(CITATIONS)
 

@@ -18,6 +18,7 @@ from relay.fold import unfold
 from relay.ir import (
     Capacity,
     Choice,
+    Citation,
     EmbeddingRequest,
     Loss,
     LossKind,
@@ -143,7 +144,7 @@ ANSWERS: dict[str, Response] = {
     "answer.choices": TWO,
     "answer.logprobs": answer(Text("A"), logprobs=[{"token": "A", "logprob": -0.1}]),
     "answer.thinking": answer(Thinking("Hm.", dialect="elsewhere"), Text("A")),
-    "answer.citations": answer(Text("A", citations=[{"type": "verse", "line": 3}])),
+    "answer.citations": answer(Text("A", citations=[Citation()])),
     "answer.server_tools": answer(ToolCall("1", "search", "{}", server=True), Text("A")),
     "answer.blocks": answer(Opaque("elsewhere", {"type": "odd"})),
     "answer.media": answer(Media("video", "video/mp4")),

@@ -7,10 +7,10 @@ from typing import Any
 
 from relay import kit
 from relay.ir import Extra, Opaque, Part, Text, Thinking, ToolCall
+from relay_anthropic.citation import citation_of
+from relay_anthropic.wire import DIALECT
 
 __all__ = ["DIALECT", "part_of"]
-
-DIALECT = "anthropic-messages"
 
 
 def part_of(block: dict[str, Any]) -> Part:
@@ -33,7 +33,7 @@ def _text(block: dict[str, Any]) -> Part | None:
     citations = block.get("citations")
     return Text(
         text,
-        citations=citations if isinstance(citations, list) and citations else None,
+        citations=[citation_of(one) for one in citations] if isinstance(citations, list) and citations else None,
         extra=_rest(block, "type", "text", "citations"),
     )
 

@@ -60,9 +60,11 @@ def _text(part: Text, where: str, losses: kit.Losses) -> Block | None:
         return None
     block: Block = {"type": "text", "text": part.text}
     if part.citations:
-        if all(isinstance(item, dict) and str(item.get("type")).endswith("_location") for item in part.citations):
-            block["citations"] = part.citations
-        else:
+        # Another vendor's are not written: this one would look for what it has never found.
+        own = [item.extra[DIALECT] for item in part.citations if item.extra is not None and DIALECT in item.extra]
+        if own:
+            block["citations"] = own
+        if len(own) < len(part.citations):
             losses.add(CITATIONS, where=where)
     return block
 

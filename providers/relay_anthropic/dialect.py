@@ -21,7 +21,7 @@ from relay_anthropic.encoder import MessagesEncoder
 from relay_anthropic.foreign import LABEL, without_labelled
 from relay_anthropic.head import caller_headers, check_messages, estimate_input, has_definitions, read_limit
 from relay_anthropic.listing import model_object, models_object
-from relay_anthropic.losses import FOREIGN
+from relay_anthropic.losses import FOREIGN, FOREIGN_CITATIONS
 from relay_anthropic.message import message_body
 from relay_anthropic.shapes import CAPACITY, error_object
 
@@ -46,7 +46,7 @@ class AnthropicMessages(Dialect):
     )
     keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
     capacity: ClassVar[Capacity] = CAPACITY
-    losses: ClassVar[Sequence[LossKind]] = (FOREIGN,)
+    losses: ClassVar[Sequence[LossKind]] = (FOREIGN, FOREIGN_CITATIONS)
     request_id_header: ClassVar[str] = "request-id"
 
     def __init__(
@@ -82,14 +82,15 @@ class AnthropicMessages(Dialect):
     def forward(self, head: Head, target: Target) -> Forward:
         """The caller's bytes, but for the model's name.
 
-        Only a conversation that another vendor's model took part in is written anew, without that model's reasoning:
-        the relay labelled it so that it finds its way back there, and the vendor would refuse it.
+        Only a conversation that another vendor's model took part in is written anew, without that model's reasoning
+        and citations: the relay labelled them so that they are known again, and the vendor would refuse them.
         """
         stream_filter = WholeEvents() if head.stream else None
         if _LABELLED in head.raw:
-            data = without_labelled(head.data)
+            data, lost = without_labelled(head.data)
             if data is not head.data:
-                return Forward(dumps({**data, "model": target.model}), stream_filter, [FOREIGN.at()])
+                losses = [kind.at() for kind in lost]
+                return Forward(dumps({**data, "model": target.model}), stream_filter, losses)
         return Forward(splice_model(head.raw, head.data, target.model), stream_filter)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:

@@ -34,10 +34,10 @@ from relay.fold import merge_extra
 from relay.ir import Media, Opaque, Refusal, StopReason, Text, Thinking, ToolCall, Usage
 from relay.kit import dumps, json_object, sse_frame
 from relay_anthropic.block import DIALECT
+from relay_anthropic.citation import citation_blocks
 from relay_anthropic.foreign import label_of
 from relay_anthropic.shapes import (
     call_block,
-    citations_of,
     error_object,
     media_block,
     own_fields,
@@ -227,7 +227,7 @@ class MessagesEncoder:
         block = self._announce(index, part, content, b"text_delta", b"text")
         if part.text:
             self._write(block, block.head + dumps(part.text) + _TAIL)
-        for citation in citations_of(part.citations if isinstance(part, Text) else None):
+        for citation in citation_blocks(part.citations if isinstance(part, Text) else None):
             self._cite(block, citation)
 
     def _start_thinking(self, index: int, part: Thinking) -> None:
@@ -298,8 +298,9 @@ class MessagesEncoder:
             return
         if event.extra:
             block.extra = merge_extra(block.extra, event.extra)
-        for citation in citations_of([event.citation] if isinstance(block.part, Text) else None):
-            self._cite(block, citation)
+        if event.citation is not None and isinstance(block.part, Text):
+            for citation in citation_blocks([event.citation]):
+                self._cite(block, citation)
 
     def _cite(self, block: _Block, citation: dict[str, Any]) -> None:
         delta = {"type": "citations_delta", "citation": citation}

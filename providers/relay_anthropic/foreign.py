@@ -10,14 +10,13 @@ import base64
 import binascii
 from typing import Any
 
-from relay.ir import Extra, Thinking
+from relay.ir import Extra, LossKind, Thinking
 from relay.kit import dumps, loads
-from relay_anthropic.block import DIALECT
+from relay_anthropic.citation import is_foreign_citation
+from relay_anthropic.losses import FOREIGN, FOREIGN_CITATIONS
+from relay_anthropic.wire import DIALECT, LABEL, is_labelled
 
 __all__ = ["LABEL", "is_labelled", "label_of", "thinking_of", "without_labelled"]
-
-LABEL = "relay:"
-"""How the signatures begin that the relay wrote. Those of the vendor are base64, which has no colon."""
 
 
 def label_of(dialect: str | None, signature: str | None, extra: Extra | None) -> str:
@@ -28,11 +27,6 @@ def label_of(dialect: str | None, signature: str | None, extra: Extra | None) ->
     if own := (extra or {}).get(dialect or ""):
         fields["extra"] = own
     return LABEL + base64.urlsafe_b64encode(dumps(fields)).decode("ascii")
-
-
-def is_labelled(signature: Any) -> bool:
-    """Whether the relay wrote this signature."""
-    return isinstance(signature, str) and signature.startswith(LABEL)
 
 
 def thinking_of(text: str, label: str, *, redacted: bool) -> Thinking:
@@ -53,20 +47,39 @@ def thinking_of(text: str, label: str, *, redacted: bool) -> Thinking:
     )
 
 
-def without_labelled(data: dict[str, Any]) -> dict[str, Any]:
-    """A request without the blocks that the relay labelled: the vendor would refuse their signatures.
+def without_labelled(data: dict[str, Any]) -> tuple[dict[str, Any], list[LossKind]]:
+    """A request without the blocks and citations that the relay labelled: the vendor would refuse their signatures.
 
-    The very same object if there are none. A message that held nothing else is left out.
+    The very same object if there are none. A message that held nothing else is left out. Also what is lost by that.
     """
     messages = []
     for message in data["messages"]:
         content = message.get("content")
-        kept = [block for block in content if not _foreign(block)] if isinstance(content, list) else content
+        kept = [_uncited(block) for block in content if not _foreign(block)] if isinstance(content, list) else content
         if kept == content:
             messages.append(message)
         elif kept:
             messages.append({**message, "content": kept})
-    return data if messages == data["messages"] else {**data, "messages": messages}
+    if messages == data["messages"]:
+        return data, []
+    blocks = [block for message in data["messages"] for block in _blocks(message)]
+    kinds = {FOREIGN: _foreign, FOREIGN_CITATIONS: lambda block: _uncited(block) is not block}
+    return {**data, "messages": messages}, [kind for kind, lost in kinds.items() if any(map(lost, blocks))]
+
+
+def _blocks(message: dict[str, Any]) -> list[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
+
+
+def _uncited(block: Any) -> Any:
+    """A block without the citations that the relay wrote."""
+    citations = block.get("citations") if isinstance(block, dict) else None
+    if not isinstance(citations, list) or not any(map(is_foreign_citation, citations)):
+        return block
+    own = [citation for citation in citations if not is_foreign_citation(citation)]
+    rest = {name: value for name, value in block.items() if name != "citations"}
+    return {**rest, "citations": own} if own else rest
 
 
 def _foreign(block: Any) -> bool:

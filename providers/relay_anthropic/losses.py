@@ -14,6 +14,7 @@ __all__ = [
     "DETAIL",
     "EFFORT",
     "FOREIGN",
+    "FOREIGN_CITATIONS",
     "HOT",
     "JSON_MODE",
     "LATE_SYSTEM",
@@ -46,6 +47,14 @@ FOREIGN = LossKind(
     "thinking",
     "reasoning of another vendor's model is not shown to this one",
     "a conversation that another vendor's model took part in comes to this vendor's",
+)
+
+FOREIGN_CITATIONS = LossKind(
+    "native.citations",
+    "citations",
+    "citations of another vendor's model, which this one would look for",
+    "the same, where that model cited something; its text stays",
+    hint=True,
 )
 
 # Conversations.

@@ -8,10 +8,10 @@ from typing import Any
 from relay.ir import Choice, Media, Opaque, Part, Refusal, Response, Text, Thinking, ToolCall
 from relay.kit import dumps
 from relay_anthropic.block import DIALECT
+from relay_anthropic.citation import citation_blocks
 from relay_anthropic.foreign import label_of
 from relay_anthropic.shapes import (
     call_block,
-    citations_of,
     media_block,
     own_fields,
     stop_word,
@@ -57,7 +57,7 @@ def _block(part: Part) -> Block | None:
 
 def _text(part: Text) -> Block:
     block: Block = {"type": "text", "text": part.text}
-    if citations := citations_of(part.citations):
+    if citations := citation_blocks(part.citations):
         block["citations"] = citations
     return {**block, **own_fields(part.extra)}
 

@@ -9,6 +9,7 @@ from relay.errors import RelayError
 from relay.ir import Capacity, Extra, Media, StopKind, StopReason, ToolCall, Usage
 from relay.kit import json_object
 from relay_anthropic.block import DIALECT
+from relay_anthropic.citation import citation_block
 from relay_anthropic.content import tool_id
 from relay_anthropic.usage import STOP_KINDS
 
@@ -16,7 +17,6 @@ __all__ = [
     "CAPACITY",
     "STOP_WORDS",
     "call_block",
-    "citations_of",
     "error_object",
     "media_block",
     "own_fields",
@@ -135,15 +135,6 @@ def media_block(part: Media) -> dict[str, Any] | None:
     return {"type": part.kind, "source": source, **own_fields(part.extra)}
 
 
-def citations_of(values: list[Any] | None) -> list[dict[str, Any]]:
-    """The citations that this format has a place for: its own, which say where in which document."""
-    return [value for value in values or () if _is_own(value)]
-
-
-def _is_own(citation: Any) -> bool:
-    return isinstance(citation, dict) and str(citation.get("type")).endswith("_location")
-
-
 CAPACITY = Capacity(
     choices=False,
     logprobs=False,
@@ -151,7 +142,7 @@ CAPACITY = Capacity(
     stops=frozenset(("stop", "length", "tool_calls", "filter")),
     words=frozenset(STOP_KINDS),
     media=lambda part: media_block(part) is not None,
-    citation=_is_own,
+    citation=lambda citation: citation_block(citation) is not None,
     server_call=lambda part: call_block(part) is not None,
 )
 """What answers of this format have room for."""

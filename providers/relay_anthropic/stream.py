@@ -25,6 +25,7 @@ from relay.events import (
 )
 from relay.ir import Opaque, Text, Thinking, ToolCall
 from relay_anthropic.block import DIALECT, part_of
+from relay_anthropic.citation import citation_of
 from relay_anthropic.errors import error_of
 from relay_anthropic.response import choice_extra, message_extra
 from relay_anthropic.usage import merge_usage, stop_reason, usage_of
@@ -197,7 +198,7 @@ class MessagesDecoder:
     def _citation(self, entry: _Block, delta: dict[str, Any]) -> bool:
         if delta.get("citation") is None:
             return False
-        self._events.append(PartExtra(entry.index, citation=delta["citation"]))
+        self._events.append(PartExtra(entry.index, citation=citation_of(delta["citation"])))
         return True
 
     def _thinking_delta(self, entry: _Block, delta: dict[str, Any]) -> bool:

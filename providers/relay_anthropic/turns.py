@@ -11,6 +11,7 @@ from relay.fields import boolean, fault, items, obj, text, word
 from relay.ir import Cache, Extra, Media, Message, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from relay.kit import dumps
 from relay_anthropic.block import DIALECT
+from relay_anthropic.citation import citation_of
 from relay_anthropic.foreign import is_labelled, thinking_of
 
 __all__ = ["cache_of", "own_rest", "parse_system", "parse_turns"]
@@ -77,9 +78,10 @@ def own_rest(fields: Fields, *known: str) -> Extra | None:
 
 def _text(fields: Fields, path: str) -> Part:
     citations = fields.get("citations")
+    cited = [] if citations is None else items(citations, f"{path}.citations")
     return Text(
         text(fields.get("text"), f"{path}.text"),
-        citations=None if citations is None else items(citations, f"{path}.citations") or None,
+        citations=[citation_of(one) for one in cited] or None,
         cache=cache_of(fields, path),
         extra=own_rest(fields, "type", "text", "citations", "cache_control"),
     )

@@ -30,7 +30,7 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import merge_extra
-from relay.ir import Media, Opaque, Refusal, Response, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import Citation, Media, Opaque, Refusal, Response, StopReason, Text, Thinking, ToolCall, Usage
 from relay.kit import dumps
 from relay_gemini.foreign import thought_label
 from relay_gemini.frames import Frames
@@ -55,14 +55,24 @@ EMPTY: Wire = {"parts": [{"text": ""}], "role": "model"}
 """The content of an object that only tells about its candidate: clients drop a turn that has an object without any."""
 
 
+class _Text:
+    """A text: all of it, and what it rests on, which is told at the end."""
+
+    __slots__ = ("citations", "pieces")
+
+    def __init__(self, text: str, citations: list[Citation] | None) -> None:
+        self.pieces = [text] if text else []
+        self.citations = list(citations or ())
+
+
 class _Candidate:
     """One choice on its way."""
 
-    __slots__ = ("citations", "extra", "refusal", "said", "stop", "thoughts")
+    __slots__ = ("extra", "refusal", "said", "stop", "texts", "thoughts")
 
     def __init__(self) -> None:
         self.thoughts = Thoughts()
-        self.citations: list[Any] = []
+        self.texts: list[_Text] = []
         self.refusal: list[str] | None = None
         """What the model declined with: it is told at the end, if not the prompt was blocked."""
         self.said = False
@@ -105,6 +115,7 @@ class ContentEncoder:
         "_shown",
         "_start",
         "_tail",
+        "_texts",
         "_usage",
     )
 
@@ -118,16 +129,19 @@ class ContentEncoder:
         self._usage: Usage | None = None
         self._candidates: dict[int, _Candidate] = {}
         self._open: dict[int, _Open] = {}
+        self._texts: dict[int, _Text] = {}
         self._over = False
         self._out: list[bytes] = []
 
     def encode(self, events: list[Event], /) -> bytes:
         """The objects for these events. Nothing follows a failure or the end."""
         self._out = []
-        parts = self._open
+        parts, texts = self._open, self._texts
         for event in events:
             if type(event) is TextDelta:
                 part = parts.get(event.index)
+                if event.index in texts:
+                    texts[event.index].pieces.append(event.text)
                 if part is not None and part.head:
                     self._out.append(self._frames.frame(part.head + dumps(event.text) + part.tail))
                 elif part is not None:
@@ -186,7 +200,8 @@ class ContentEncoder:
 
     def _start_text(self, event: PartStart) -> None:
         part: Any = event.part
-        self._candidate(event.choice).citations += part.citations or ()
+        said = self._texts[event.index] = _Text(part.text, part.citations)
+        self._candidate(event.choice).texts.append(said)
         if own_fields(part.extra):
             # What stands beside its text goes with all of it.
             self._open[event.index] = _Open(part, event.choice)
@@ -243,13 +258,11 @@ class ContentEncoder:
             part.pieces.append(event.arguments)
 
     def _part_extra(self, event: PartExtra) -> None:
+        if event.citation is not None and event.index in self._texts:
+            self._texts[event.index].citations.append(event.citation)
         part = self._open.get(event.index)
-        if part is None:
-            return
-        if event.extra:
+        if part is not None and event.extra:
             part.extra = merge_extra(part.extra, event.extra)
-        if event.citation is not None:
-            self._candidate(part.choice).citations.append(event.citation)
 
     def _part_stop(self, event: PartStop) -> None:
         part = self._open.pop(event.index, None)
@@ -312,7 +325,8 @@ class ContentEncoder:
                 body["promptFeedback"] = feedback
                 continue
             content = {"parts": [{"text": "".join(candidate.refusal)}], "role": "model"} if candidate.refusal else EMPTY
-            end = ending(candidate.stop, candidate.extra, candidate.citations, refused=refused)
+            texts = [("".join(text.pieces), text.citations) for text in candidate.texts]
+            end = ending(candidate.stop, candidate.extra, texts, refused=refused)
             candidates.append({"content": content, **end, "index": index})
         if candidates:
             body["candidates"] = candidates

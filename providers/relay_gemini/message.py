@@ -48,11 +48,11 @@ def response_body(response: Response, *, model: str, new_id: str, thoughts: bool
 def _candidate(choice: Choice, index: int, shown: bool) -> Wire:
     thoughts = Thoughts()
     parts = [written for part in choice.parts if (written := _part(part, thoughts, shown)) is not None]
-    citations = [citation for part in choice.parts if isinstance(part, Text) for citation in part.citations or ()]
+    texts = [(part.text, part.citations or ()) for part in choice.parts if isinstance(part, Text)]
     refused = any(isinstance(part, Refusal) for part in choice.parts)
     candidate: Wire = {
         "content": {"parts": parts or [{"text": ""}], "role": "model"},
-        **ending(choice.stop, choice.extra, citations, refused=refused),
+        **ending(choice.stop, choice.extra, texts, refused=refused),
         "index": index,
     }
     if (result := logprobs_result(choice.logprobs or ())) is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from relay.errors import RelayError
 from relay.ir import Capacity, Extra, Media, Response, StopKind, StopReason, Thinking, ToolCall, Usage
 from relay.kit import json_object
+from relay_gemini.citation import Cited, grounding, is_shown
 from relay_gemini.enums import BLOCK_REASONS, FINISH_REASONS, STOP_KINDS
 from relay_gemini.foreign import call_label, thought_label
 from relay_gemini.stream import DIALECT
@@ -22,7 +23,6 @@ __all__ = [
     "ending",
     "error_object",
     "finish_word",
-    "grounding",
     "logprobs_result",
     "media_part",
     "own_fields",
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 Wire = dict[str, Any]
+SOURCES = ("groundingMetadata", "citationMetadata")
 
 FINISH_WORDS: Mapping[StopKind, str] = {
     "stop": "STOP",
@@ -144,25 +145,13 @@ def prompt_feedback(stop: StopReason | None, extra: Extra | None, *, silent: boo
     return None
 
 
-def ending(stop: StopReason | None, extra: Extra | None, citations: Iterable[Any], *, refused: bool) -> Wire:
-    """The fields of a candidate that tell how it ended, and on what it rests."""
+def ending(stop: StopReason | None, extra: Extra | None, texts: Iterable[Cited], *, refused: bool) -> Wire:
+    """The fields of a candidate that tell how it ended, and on what its texts rest."""
     fields: Wire = {"finishReason": finish_word(stop, refused=refused), **own_fields(extra)}
-    if "groundingMetadata" not in fields and (grounded := grounding(citations)) is not None:
+    # What the vendor itself said of that is among its own.
+    if fields.keys().isdisjoint(SOURCES) and (grounded := grounding(texts)) is not None:
         fields["groundingMetadata"] = grounded
     return fields
-
-
-def grounding(citations: Iterable[Any]) -> Wire | None:
-    """Pages that other vendors' models cite, each once, as `groundingMetadata`; None if there are none."""
-    pages: dict[str, Wire] = {}
-    for citation in citations:
-        if isinstance(citation, dict):
-            inner = citation.get("url_citation")
-            source = inner if isinstance(inner, dict) else citation
-            url, title = source.get("url"), source.get("title")
-            if isinstance(url, str):
-                pages.setdefault(url, {"uri": url, **({"title": title} if isinstance(title, str) else {})})
-    return {"groundingChunks": [{"web": page} for page in pages.values()]} if pages else None
 
 
 CAPACITY = Capacity(
@@ -171,7 +160,7 @@ CAPACITY = Capacity(
     words=FINISH_REASONS,
     sequence=False,
     media=lambda part: media_part(part) is not None,
-    citation=lambda citation: grounding([citation]) is not None,
+    citation=is_shown,
     server_call=lambda part: False,
 )
 """What answers of this format have room for."""

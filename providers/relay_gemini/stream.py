@@ -18,6 +18,7 @@ from relay.events import (
     MessageStart,
     MessageStop,
     OpaqueEvent,
+    PartExtra,
     PartStart,
     PartStop,
     TextDelta,
@@ -26,6 +27,7 @@ from relay.events import (
 )
 from relay.ir import Extra, Media, Opaque, Refusal, StopReason, Text, Thinking, ToolCall, Usage
 from relay_gemini.arguments import PartialArguments
+from relay_gemini.citation import citations_of
 from relay_gemini.enums import STOP_KINDS, block_reason, finish_reason
 from relay_gemini.errors import error_of, find_error
 from relay_gemini.framing import ObjectDecoder
@@ -43,7 +45,7 @@ _CANDIDATE = frozenset({"content", "finishReason", "index", "logprobsResult"})
 class _Candidate:
     """One candidate under way."""
 
-    __slots__ = ("arguments", "call", "called", "extra", "index", "kind", "parts", "reason")
+    __slots__ = ("arguments", "call", "called", "extra", "index", "kind", "parts", "reason", "texts", "waiting")
 
     def __init__(self) -> None:
         self.index = -1
@@ -56,6 +58,10 @@ class _Candidate:
         self.parts = 0
         self.reason: str | None = None
         self.extra: dict[str, Any] = {}
+        self.texts: dict[int, list[str]] = {}
+        """Its texts, by the number of the part: what they rest on is told behind them."""
+        self.waiting = -1
+        """The last text, which stays open until something else is said; -1 if there is none."""
 
 
 class AnswerReader:
@@ -121,6 +127,8 @@ class AnswerReader:
         """Close what is open, and tell how each candidate ended."""
         for number, candidate in sorted(self._candidates.items()):
             self._close(candidate)
+            self._cite(candidate)
+            self._close_text(candidate)
             reason = candidate.reason
             if reason is None:
                 continue
@@ -197,10 +205,12 @@ class AnswerReader:
             self._close(candidate)
             extra: Extra | None = {DIALECT: rest} if rest else None
             shell = Thinking("", dialect=DIALECT, extra=extra) if thought else Text("", extra=extra)
-            self._open(number, candidate, shell)
+            self._open(number, candidate, shell, more=bool(text))
         if text:
             delta = ThinkingDelta if thought else TextDelta
             self._events.append(delta(candidate.index, text))
+            if not thought:
+                candidate.texts.setdefault(candidate.index, []).append(text)
         if rest:
             self._close(candidate)
 
@@ -258,7 +268,12 @@ class AnswerReader:
         )
         self._whole(number, candidate, media)
 
-    def _open(self, number: int, candidate: _Candidate, part: Text | Thinking | ToolCall | Refusal) -> None:
+    def _open(
+        self, number: int, candidate: _Candidate, part: Text | Thinking | ToolCall | Refusal, *, more: bool = True
+    ) -> None:
+        """Begin a part. `more`: it says something, so that what was said before is complete."""
+        if not isinstance(part, Text) or more:
+            self._close_text(candidate)
         candidate.index, self._next = self._next, self._next + 1
         candidate.kind = type(part)
         candidate.parts += 1
@@ -266,6 +281,8 @@ class AnswerReader:
 
     def _whole(self, number: int, candidate: _Candidate, part: Text | Media | Opaque) -> None:
         self._close(candidate)
+        if not isinstance(part, Text):
+            self._close_text(candidate)
         index, self._next = self._next, self._next + 1
         candidate.parts += 1
         self._events += [PartStart(index, part, number), PartStop(index)]
@@ -275,9 +292,26 @@ class AnswerReader:
             arguments = kit.dumps(candidate.arguments.value).decode()
             self._events.append(ArgumentsDelta(candidate.index, arguments))
             candidate.call = None
-        if candidate.index >= 0:
+        if candidate.index in candidate.texts:
+            # Some vendors' last word comes with a signature on nothing, and the sources with that.
+            self._close_text(candidate)
+            candidate.waiting = candidate.index
+        elif candidate.index >= 0:
             self._events.append(PartStop(candidate.index))
         candidate.index, candidate.kind = -1, None
+
+    def _close_text(self, candidate: _Candidate) -> None:
+        if candidate.waiting >= 0:
+            self._events.append(PartStop(candidate.waiting))
+            candidate.waiting = -1
+
+    def _cite(self, candidate: _Candidate) -> None:
+        """Tell what the texts rest on, of which all is known now."""
+        if not candidate.texts or candidate.extra.keys().isdisjoint(("groundingMetadata", "citationMetadata")):
+            return
+        indices = list(candidate.texts)
+        for place, citation in citations_of(candidate.extra, ["".join(pieces) for pieces in candidate.texts.values()]):
+            self._events.append(PartExtra(indices[place], citation=citation))
 
     def _refuse(self, number: int, message: str) -> None:
         index, self._next = self._next, self._next + 1

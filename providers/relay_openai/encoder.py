@@ -6,7 +6,7 @@ string that changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from relay.errors import RelayError
@@ -27,9 +27,9 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import merge_extra
-from relay.ir import Media, Opaque, Refusal, Text, Thinking, ToolCall, Usage
+from relay.ir import Citation, Media, Opaque, Refusal, Text, Thinking, ToolCall, Usage
 from relay.kit import dumps
-from relay_openai.shapes import annotation, audio_object, call_object, citations_shown, image_object, thinking_details
+from relay_openai.shapes import audio_object, call_object, citations_shown, image_object, thinking_details
 from relay_openai.usage import encode_usage
 from relay_openai.wire import DIALECT, FINISH_WORDS, own_fields
 
@@ -56,6 +56,19 @@ class _Block:
         self.signature = part.signature
 
 
+class _Said:
+    """A text: where it stands in its choice's content, and what it rests on, which is told once it is complete."""
+
+    __slots__ = ("choice", "citations", "length", "start")
+
+    def __init__(self, choice: int, start: int) -> None:
+        self.choice = choice
+        self.start = start
+        self.length = 0
+        self.citations: list[Citation] | None = []
+        """None once it is complete."""
+
+
 class ChatEncoder:
     """A `StreamEncoder` for server-sent `chat.completion.chunk` events.
 
@@ -79,6 +92,7 @@ class ChatEncoder:
         "_out",
         "_over",
         "_prefix",
+        "_said",
         "_seen",
         "_tails",
         "_wants_usage",
@@ -101,6 +115,7 @@ class ChatEncoder:
         self._blocks: dict[int, _Block] = {}
         self._details: dict[int, int] = {}
         self._images: dict[int, int] = {}
+        self._said: dict[int, _Said] = {}
         self._seen: Usage | None = None
         self._over = False
         self._out: list[bytes] = []
@@ -110,11 +125,14 @@ class ChatEncoder:
         out = self._out = []
         heads = self._heads
         tails = self._tails
+        texts = self._said
         for event in events:
             if type(event) is TextDelta:
                 head = heads.get(event.index)
                 if head is not None and not self._over:
                     out.append(head + dumps(event.text) + tails[event.index])
+                    if event.index in texts:
+                        texts[event.index].length += len(event.text)
                 continue
             write = _WRITE.get(type(event))
             if write is not None and not self._over:
@@ -186,10 +204,12 @@ class ChatEncoder:
 
     def _start_text(self, index: int, part: Text, choice: int) -> None:
         self._open(index, choice, b'"content":')
+        start = sum(said.length for said in self._said.values() if said.choice == choice)
+        said = self._said[index] = _Said(choice, start)
         if part.text:
+            said.length = len(part.text)
             self._delta(choice, {"content": part.text})
-        if shown := citations_shown(part):
-            self._delta(choice, {"annotations": shown})
+        self._cite(said, part.citations or ())
 
     def _start_refusal(self, index: int, part: Refusal, choice: int) -> None:
         self._open(index, choice, b'"refusal":')
@@ -259,15 +279,15 @@ class ChatEncoder:
                     extra=merge_extra(block.part.extra, event.extra),
                 )
             return
-        if event.citation is not None and event.index in self._heads:
-            shown = annotation(event.citation)
-            if shown is not None:
-                self._delta(self._choice_of(event.index), {"annotations": [shown]})
+        if event.citation is not None and event.index in self._said:
+            self._cite(self._said[event.index], (event.citation,))
 
-    def _choice_of(self, index: int) -> int:
-        """The choice that an open part belongs to, read back from its prepared frame."""
-        head = self._heads[index][len(self._prefix) + len(b'{"index":') :]
-        return int(head[: head.index(b",")])
+    def _cite(self, said: _Said, citations: Iterable[Citation]) -> None:
+        """Tell what a text rests on, or keep it until its end is known."""
+        if said.citations is not None:
+            said.citations += citations
+        elif shown := citations_shown(citations, said.start, said.start + said.length):
+            self._delta(said.choice, {"annotations": shown})
 
     def _part_stop(self, event: PartStop) -> None:
         block = self._blocks.pop(event.index, None)
@@ -277,6 +297,10 @@ class ChatEncoder:
             if details:
                 self._details[block.choice] = number + len(details)
                 self._delta(block.choice, {"reasoning_details": details})
+        said = self._said.get(event.index)
+        if said is not None and said.citations is not None:
+            kept, said.citations = said.citations, None
+            self._cite(said, kept)
         self._heads.pop(event.index, None)
         self._tails.pop(event.index, None)
 

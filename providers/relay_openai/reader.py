@@ -30,6 +30,7 @@ from relay.events import (
 )
 from relay.ir import Media, Opaque, Refusal, StopKind, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps, parse_data_url
+from relay_openai.shapes import citation_of
 from relay_openai.usage import decode_usage
 from relay_openai.wire import DIALECT, FINISH_KINDS, own_extra
 
@@ -301,7 +302,7 @@ class Reader:
     def _annotations(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is list:
             index = self._open_text(choice, out) if choice.text is None else choice.text
-            out.extend(PartExtra(index, citation=citation) for citation in value)
+            out.extend(PartExtra(index, citation=citation_of(citation)) for citation in value)
 
     def _refusal(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not str:

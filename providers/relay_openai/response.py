@@ -60,9 +60,11 @@ class _Message:
 
 
 def _text(message: _Message, part: Text) -> None:
+    if part.citations:
+        start = sum(map(len, message.texts))
+        message.annotations.extend(citations_shown(part.citations, start, start + len(part.text)))
     message.texts.append(part.text)
     message.items.append({"type": "text", "text": part.text})
-    message.annotations.extend(citations_shown(part))
 
 
 def _thinking(message: _Message, part: Thinking) -> None:

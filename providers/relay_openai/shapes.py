@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from relay.ir import Capacity, Media, Text, Thinking, ToolCall
+from relay.ir import Capacity, Citation, Media, Thinking, ToolCall
 from relay.kit import data_url
 from relay_openai.wire import DIALECT, RELAY_FORMAT, own_fields
 
 __all__ = [
     "CAPACITY",
     "annotation",
+    "citation_of",
     "citations_shown",
     "audio_object",
     "call_object",
@@ -27,37 +29,55 @@ def call_object(part: ToolCall, arguments: str) -> dict[str, Any]:
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}, **extra}
 
 
-def annotation(citation: Any) -> dict[str, Any] | None:
-    """A citation of any dialect as a `url_citation`; None for one that names no URL, for which there is no form."""
-    if not isinstance(citation, dict):
-        return None
-    if isinstance(citation.get("url_citation"), dict) or citation.get("type") == "file_citation":
-        return citation
-    url = citation.get("url") or citation.get("uri")
-    if not isinstance(url, str) or not url:
+def annotation(citation: Citation, start: int, end: int) -> dict[str, Any] | None:
+    """A citation as a `url_citation`; None for one that names no URL, for which there is no form.
+
+    `start` and `end` are where in the message's content the text stands that it belongs to.
+    """
+    own = own_fields(citation.extra)
+    if own:
+        return own
+    if not citation.url:
         return None
     fields = {
-        "url": url,
-        "title": citation.get("title") or "",
-        "start_index": citation.get("start_index") or citation.get("startIndex") or 0,
-        "end_index": citation.get("end_index") or citation.get("endIndex") or 0,
+        "url": citation.url,
+        "title": citation.title or "",
+        "start_index": start + citation.start if citation.start is not None else start,
+        "end_index": min(start + citation.end, end) if citation.end is not None else end,
     }
     return {"type": "url_citation", "url_citation": fields}
+
+
+def citation_of(value: Any) -> Citation:
+    """What an annotation of this format cites. Hosts that do not know for which words say so by an empty range."""
+    if not isinstance(value, dict):
+        return Citation()
+    nested = value.get("url_citation")
+    fields = nested if isinstance(nested, dict) else value
+    url, title, start, end = (fields.get(name) for name in ("url", "title", "start_index", "end_index"))
+    known = type(start) is int and type(end) is int and 0 <= start < end
+    return Citation(
+        url if isinstance(url, str) and url else None,
+        title if isinstance(title, str) and title else None,
+        start=start if known else None,
+        end=end if known else None,
+        extra={DIALECT: value},
+    )
 
 
 CAPACITY = Capacity(
     stops=frozenset(("stop", "length", "tool_calls", "filter", "error")),
     sequence=False,
     media=lambda part: part.kind == "audio" or (part.kind == "image" and image_object(part, 0) is not None),
-    citation=lambda citation: annotation(citation) is not None,
+    citation=lambda citation: annotation(citation, 0, 0) is not None,
     server_call=lambda part: False,
 )
 """What answers of this format have room for."""
 
 
-def citations_shown(part: Text) -> list[dict[str, Any]]:
-    """The citations of a text that can be shown."""
-    return [shown for citation in part.citations or () if (shown := annotation(citation)) is not None]
+def citations_shown(citations: Iterable[Citation], start: int, end: int) -> list[dict[str, Any]]:
+    """Those citations of a text that can be shown; the text stands there in the message's content."""
+    return [shown for citation in citations if (shown := annotation(citation, start, end)) is not None]
 
 
 def thinking_details(part: Thinking, text: str, signature: str | None, index: int) -> list[dict[str, Any]]:

@@ -15,17 +15,20 @@ from hypothesis import strategies as st
 from relay import Dialect, Head
 from relay.events import Event, Logprobs, PartStart, PartStop, StreamDecoder
 from relay.fold import Fold, unfold
-from relay.ir import Choice, Media, Opaque, Part, Refusal, Response, StopReason, Text, Thinking, ToolCall
+from relay.ir import Choice, Citation, Media, Opaque, Part, Refusal, Response, StopReason, Text, Thinking, ToolCall
 from relay.kit import loads
 from relay.lost import answer_losses
+from relay_anthropic.citation import citation_of as messages_citation
 from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.response import response_of
 from relay_anthropic.stream import MessagesDecoder
 from relay_openai.dialect import OpenAIChat
 from relay_openai.response import decode_response as decode_chat
 from relay_openai.responses.dialect import OpenAIResponses
+from relay_openai.responses.items import citation_of as responses_citation
 from relay_openai.responses.response import decode_response as decode_responses
 from relay_openai.responses.stream import ResponsesDecoder
+from relay_openai.shapes import citation_of as chat_citation
 from relay_openai.stream import ChatDecoder
 from tests import hub
 
@@ -43,7 +46,9 @@ def named(values: Mapping[str, tuple[str, str]], called: bool) -> st.SearchStrat
 
 CHAT_CITED = st.lists(
     st.builds(
-        lambda url, at: {"type": "url_citation", "url_citation": {"url": url, "start_index": at}}, hub.URLS, hub.COUNTS
+        lambda url, at: chat_citation({"type": "url_citation", "url_citation": {"url": url, "start_index": at}}),
+        hub.URLS,
+        hub.COUNTS,
     ),
     min_size=1,
     max_size=2,
@@ -80,7 +85,9 @@ def chat_answers(draw: Any) -> Response:
 
 
 MESSAGES_CITED = st.lists(
-    st.builds(lambda at: {"type": "page_location", "start_page_number": at}, hub.COUNTS), min_size=1, max_size=2
+    st.builds(lambda at: messages_citation({"type": "page_location", "start_page_number": at}), hub.COUNTS),
+    min_size=1,
+    max_size=2,
 )
 MESSAGES_PARTS = st.one_of(
     st.builds(Text, hub.TEXTS, citations=hub.maybe(MESSAGES_CITED)),
@@ -116,7 +123,13 @@ def messages_answers(draw: Any) -> Response:
 
 
 RESPONSES_CITED = st.lists(
-    st.builds(lambda url, at: {"type": "url_citation", "url": url, "start_index": at}, hub.URLS, hub.COUNTS),
+    st.builds(
+        lambda url, at: responses_citation(
+            {"type": "url_citation", "url": url, "start_index": at, "end_index": at + 1}
+        ),
+        hub.URLS,
+        hub.COUNTS,
+    ),
     min_size=1,
     max_size=2,
 )
@@ -248,7 +261,7 @@ def test_of_any_other_answer_what_there_is_room_for_survives(name: str, data: An
         first.parts.insert(data.draw(st.integers(0, len(first.parts))), deepcopy(part))
     texts = [part for part in first.parts if isinstance(part, Text)]
     if texts and data.draw(st.booleans()):
-        texts[0].citations = [*(texts[0].citations or ()), {"type": "verse", "line": 3}]
+        texts[0].citations = [*(texts[0].citations or ()), Citation()]
     if not way.dialect.capacity.choices:
         response.choices.append(Choice([Text("Another.")], StopReason("stop", "stop")))
     if not way.dialect.capacity.logprobs:

@@ -29,6 +29,7 @@ from relay.ir import (
     ToolResult,
 )
 from relay_anthropic.caller import parse_request as parse_messages
+from relay_anthropic.citation import citation_of as messages_citation
 from relay_anthropic.request import body_of
 from relay_openai.compose import compose_request as compose_chat
 from relay_openai.request import parse_request as parse_chat
@@ -214,7 +215,9 @@ MESSAGES_MEDIA = st.one_of(
     hub.media("document", "application/pdf", name=hub.maybe(hub.NAMES), cache=hub.CACHES),
     hub.linked("document", name=hub.maybe(hub.NAMES)),
 )
-CITED = st.lists(st.builds(lambda at: {"type": "page_location", "start_page_number": at}, hub.COUNTS), min_size=1)
+CITED = st.lists(
+    st.builds(lambda at: messages_citation({"type": "page_location", "start_page_number": at}), hub.COUNTS), min_size=1
+)
 MESSAGES_TEXTS = st.builds(Text, hub.WORDS, citations=hub.maybe(CITED), cache=hub.CACHES)
 MESSAGES_THOUGHTS = st.one_of(
     st.builds(Thinking, hub.WORDS, hub.IDS, dialect=st.just(MESSAGES)),

@@ -101,7 +101,12 @@ class ChatClient(Client):
         said.text += piece.content if isinstance(piece.content, str) else ""
         said.refusal = (said.refusal or "") + (piece.refusal or "")
         said.reasoning += extra.get("reasoning_content") or ""
-        said.beside["citations"] += len(extra.get("annotations") or getattr(piece, "annotations", None) or ())
+        notes = extra.get("annotations") or getattr(piece, "annotations", None) or ()
+        said.beside["citations"] += len(notes)
+        for note in notes:
+            # A message's are parsed by the SDK, and a stream's are not.
+            page = note["url_citation"] if isinstance(note, dict) else note.url_citation.model_dump()
+            said.marks.append((page["url"], page["start_index"], page["end_index"]))
         said.beside["media"] += len(extra.get("images") or ())
 
     def _usage(self, heard: Heard, usage: Any) -> None:

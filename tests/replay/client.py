@@ -103,6 +103,8 @@ class Client(ABC):
     """The dialect's word for each reason to stop, in the words of `Finish`."""
     several: ClassVar[bool] = False
     """Whether the dialect can hold several choices."""
+    exact: ClassVar[bool] = True
+    """Whether it says exactly which words rest on a page, and not only which block."""
 
     def __init__(self, url: str, key: str) -> None:
         self.transport = Taping()

@@ -106,7 +106,14 @@ class GeminiClient(Client):
                 else:
                     said.beside["server_tools"] += 1
             grounded = candidate.grounding_metadata
-            said.beside["citations"] += len((grounded.grounding_chunks if grounded else None) or ())
+            chunks = (grounded.grounding_chunks if grounded else None) or []
+            said.beside["citations"] += len(chunks)
+            for support in (grounded.grounding_supports if grounded else None) or ():
+                segment = support.segment
+                for number in support.grounding_chunk_indices or ():
+                    page = chunks[number].web
+                    if page is not None and page.uri and segment is not None:
+                        said.pages.append((page.uri, bytes_of(said.text, segment.start_index, segment.end_index)))
             weighed = candidate.logprobs_result
             said.beside["logprobs"] += len((weighed.chosen_candidates if weighed else None) or ())
         feedback = parsed.prompt_feedback
@@ -146,6 +153,11 @@ class GeminiClient(Client):
             return None
         error = json.loads(b'{"error":' + last)["error"]
         return start if error["status"] == "UNAVAILABLE" and error["message"] else None
+
+
+def bytes_of(text: str, start: int | None, end: int | None) -> str:
+    """The words that stand there: the format counts bytes, of all that is said."""
+    return text.encode()[start or 0 : end or 0].decode("utf-8", "replace")
 
 
 def _input(value: Any) -> Any:

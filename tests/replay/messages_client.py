@@ -25,6 +25,7 @@ class MessagesClient(Client):
     """`messages`."""
 
     dialect: ClassVar[str] = "anthropic-messages"
+    exact: ClassVar[bool] = False
     errors: ClassVar[tuple[type[Exception], ...]] = (anthropic.APIError, ValueError)
     error_types: ClassVar[Mapping[int, str]] = {
         400: "invalid_request_error",
@@ -72,6 +73,8 @@ class MessagesClient(Client):
                 case "text":
                     said.text += block.text
                     said.beside["citations"] += len(block.citations or ())
+                    found: list[Any] = list(block.citations or ())
+                    said.pages += [(note.url, block.text) for note in found if getattr(note, "url", None)]
                 case "thinking":
                     said.reasoning += block.thinking
                 case "tool_use":

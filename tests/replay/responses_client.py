@@ -12,7 +12,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from tests.replay.chat_client import error_envelope
 from tests.replay.client import Client, Envelope, Heard
-from tests.replay.said import Counted, Said, arguments
+from tests.replay.said import Counted, Said, arguments, words
 
 ENDS = ("response.completed", "response.incomplete")
 STRINGS = {
@@ -97,6 +97,11 @@ class ResponsesClient(Client):
                         if part.type == "output_text":
                             said.text += part.text
                             said.beside["citations"] += len(part.annotations or ())
+                            said.pages += [
+                                (note.url, words(part.text, note.start_index, note.end_index))
+                                for note in part.annotations or ()
+                                if note.type == "url_citation"
+                            ]
                             said.beside["logprobs"] += len(part.logprobs or ())
                         else:
                             said.refusal = (said.refusal or "") + part.refusal

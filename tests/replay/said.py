@@ -27,9 +27,22 @@ class Said:
     """Names and parsed arguments; text where the arguments are not JSON."""
     finish: str | None = None
     """In a recording one of `Finish`, in a client's view that dialect's own word."""
+    pages: list[tuple[str, str]] = field(default_factory=list)
+    """Addresses that are cited, each with the words that rest on it; empty where nobody says which."""
+    marks: list[tuple[str, Any, Any]] = field(default_factory=list)
+    """The same where words are told by their place in the whole text: where they begin, and where they end."""
     beside: Counter[str] = field(default_factory=Counter)
     """What else there is, counted: `citations`, `server_tools`, `media`, `logprobs`, and `unreadable` for what
     no SDK takes: media of which the recorder kept a part, enumerations in numbers."""
+
+    def cited(self) -> list[tuple[str, str]]:
+        """All pages with their words."""
+        return [*self.pages, *((url, words(self.text, start, end)) for url, start, end in self.marks)]
+
+
+def words(text: str, start: Any, end: Any) -> str:
+    """A part of a text; none where no sensible one is named."""
+    return text[start:end] if type(start) is int and type(end) is int and 0 <= start < end else ""
 
 
 @dataclass

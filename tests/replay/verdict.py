@@ -11,7 +11,7 @@ from relay.lost import declared_answer_losses
 from relay.manager import Plugins
 from relay.store import UsageRow
 from tests.replay.reading import ENDED, Told, failure, read, silent, waits
-from tests.replay.said import FRAME, Reading, frames
+from tests.replay.said import FRAME, Reading, Said, frames
 from tests.replay.stage import NANO_PER_INPUT, NANO_PER_OUTPUT, PATHS, Played
 
 SHOWN = {400: 400, 401: 502, 403: 502, 404: 404, 413: 413, 422: 422, 429: 429, 503: 503, 529: 503}
@@ -236,8 +236,22 @@ def lost(played: Played, reading: Reading, found: list[str], losses: list[str]) 
         for name, names in LOST.items():
             if said.beside[name] and not heard.beside[name]:
                 tell(name, names)
+        found += miscited(said, heard, exact=played.client.exact)
         if said.finish in ("error", "other") and heard.finish == played.client.finish["stop"]:
             tell("stop reason", frozenset(("stop reason",)))
+
+
+def miscited(said: Said, heard: Said, *, exact: bool) -> list[str]:
+    """Pages that the recording cites, and the client does not hear of, or not for the same words."""
+    faults = []
+    shown = heard.cited()
+    for url, words in said.cited():
+        there = [other for page, other in shown if page == url]
+        if not there:
+            faults.append(f"a page that is cited is not shown: {clip(url)}")
+        elif not any(words == other if exact and words else words in other for other in there):
+            faults.append(f"cited for {clip(there)} instead of {clip(words)}")
+    return faults
 
 
 def billed(row: UsageRow, played: Played, reading: Reading, found: list[str]) -> None:

@@ -9,6 +9,7 @@ from relay.errors import BadParameter
 from relay.fields import fault, items, obj, text, word
 from relay.ir import Media, Opaque, Part, Refusal, Text
 from relay.kit import media_type_of, parse_data_url
+from relay_openai.responses.items import citation_of
 from relay_openai.responses.wire import DIALECT, own_extra
 from relay_openai.wire import AUDIO_TYPES
 
@@ -42,7 +43,7 @@ def _text(fields: dict[str, Any], path: str) -> Part:
     found = items(citations, f"{path}.annotations") if citations is not None else []
     return Text(
         text(fields.get("text"), f"{path}.text"),
-        citations=found or None,
+        citations=[citation_of(citation) for citation in found] or None,
         extra=own_extra(_rest(fields, "text", "annotations")),
     )
 

@@ -27,11 +27,11 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import merge_extra
-from relay.ir import Media, Opaque, Part, Refusal, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import Citation, Media, Opaque, Part, Refusal, StopReason, Text, Thinking, ToolCall, Usage
 from relay.kit import dumps
 from relay_openai.responses.answer import Envelope
 from relay_openai.responses.fault import error_object
-from relay_openai.responses.items import Items, annotation
+from relay_openai.responses.items import Items, annotations_of
 from relay_openai.responses.toolbox import SEARCH
 from relay_openai.responses.wire import DELTAS, DIALECT, own_fields
 
@@ -81,7 +81,7 @@ class _Open:
         self.pieces: list[str] = []
         self.head = b""
         self.tail = b""
-        self.citations: list[Any] = []
+        self.citations: list[Citation] = []
         self.logprobs: list[Any] = []
         self.signature: str | None = None
 
@@ -335,12 +335,9 @@ class ResponsesEncoder:
             part.part = Thinking(
                 old.text, redacted=old.redacted, dialect=old.dialect, extra=merge_extra(old.extra, event.extra)
             )
-        shown = annotation(event.citation)
-        if shown is not None and isinstance(part.part, Text):
-            number = len(part.citations)
-            part.citations.append(shown)
-            fields = {**self._where(part), "annotation_index": number, "annotation": shown}
-            self._send("response.output_text.annotation.added", fields)
+        if event.citation is not None and isinstance(part.part, Text):
+            # Told at the text's end, when it is known how long that is.
+            part.citations.append(event.citation)
 
     def _logprobs(self, event: Logprobs) -> None:
         """Told with the text that is open, or was the last."""
@@ -365,7 +362,12 @@ class ResponsesEncoder:
     def _stop_text(self, part: _Open) -> None:
         if not isinstance(part.part, Text):
             return
-        shown = self._items.text(part.part, part.text, part.citations, part.logprobs)
+        text = part.text
+        annotations = annotations_of(part.citations, len(text))
+        for number, one in enumerate(annotations):
+            fields = {**self._where(part), "annotation_index": number, "annotation": one}
+            self._send("response.output_text.annotation.added", fields)
+        shown = self._items.text(part.part, text, annotations, part.logprobs)
         done = {**self._where(part), "text": shown["text"], "logprobs": part.logprobs}
         self._send("response.output_text.done", done)
         self._stop_content(part, shown)

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from relay.ir import Capacity, Media, Refusal, Text, Thinking, ToolCall
+from relay.ir import Capacity, Citation, Media, Refusal, Text, Thinking, ToolCall
 from relay.kit import loads
 from relay_openai.responses.sealed import own_form, seal
 from relay_openai.responses.toolbox import INPUT, SEARCH
-from relay_openai.responses.wire import own_fields
+from relay_openai.responses.wire import DIALECT, own_fields
 
-__all__ = ["CAPACITY", "Items", "annotation"]
-
-_OWN_ANNOTATIONS = frozenset(("url_citation", "file_citation", "container_file_citation", "file_path"))
+__all__ = ["CAPACITY", "Items", "annotation", "annotations_of", "citation_of"]
 
 
-def annotation(citation: Any) -> dict[str, Any] | None:
-    """A citation of any dialect in this format's words; None for one that names no source it has a form for."""
-    if not isinstance(citation, dict):
-        return None
-    nested = citation.get("url_citation")
-    if isinstance(nested, dict):
-        citation = nested
-    elif citation.get("type") in _OWN_ANNOTATIONS:
-        return citation
-    url = citation.get("url") or citation.get("uri")
-    if not isinstance(url, str) or not url:
-        return None
-    return {
-        "type": "url_citation",
-        "url": url,
-        "title": citation.get("title") or "",
-        "start_index": citation.get("start_index") or citation.get("startIndex") or 0,
-        "end_index": citation.get("end_index") or citation.get("endIndex") or 0,
-    }
+def annotation(citation: Citation, length: int) -> dict[str, Any] | None:
+    """A citation of a text of that length in this format's words; None for one that names no source it has a form for.
+
+    A page stands for the words that rest on it, a file for the end of the text.
+    """
+    own = own_fields(citation.extra)
+    if own:
+        return own
+    start = 0 if citation.start is None else citation.start
+    end = length if citation.end is None else min(citation.end, length)
+    if citation.url:
+        fields = {"url": citation.url, "title": citation.title or "", "start_index": start, "end_index": end}
+        return {"type": "url_citation", **fields}
+    if citation.file_id:
+        return {"type": "file_citation", "file_id": citation.file_id, "filename": citation.title or "", "index": end}
+    return None
+
+
+def citation_of(value: Any) -> Citation:
+    """What an annotation of this format cites."""
+    if not isinstance(value, dict):
+        return Citation()
+    url, title, name, file, start, end = (
+        value.get(name) for name in ("url", "title", "filename", "file_id", "start_index", "end_index")
+    )
+    known = type(start) is int and type(end) is int and 0 <= start < end
+    return Citation(
+        url if isinstance(url, str) and url else None,
+        next((text for text in (title, name) if isinstance(text, str) and text), None),
+        file_id=file if isinstance(file, str) and file else None,
+        start=start if known else None,
+        end=end if known else None,
+        extra={DIALECT: value},
+    )
+
+
+def annotations_of(citations: Iterable[Citation], length: int) -> list[dict[str, Any]]:
+    """Those citations of a text of that length for which there is a form."""
+    return [shown for citation in citations if (shown := annotation(citation, length)) is not None]
 
 
 CAPACITY = Capacity(
@@ -42,7 +60,7 @@ CAPACITY = Capacity(
     stops=frozenset(("stop", "length", "tool_calls", "filter", "error")),
     sequence=False,
     media=lambda part: part.kind == "image" and bool(part.data),
-    citation=lambda citation: annotation(citation) is not None,
+    citation=lambda citation: annotation(citation, 0) is not None,
     server_call=lambda part: False,
 )
 """What answers of this format have room for."""
@@ -71,12 +89,11 @@ class Items:
         """A message of the model's."""
         return {"id": name, "type": "message", "status": status, "role": "assistant", "content": content}
 
-    def text(self, part: Text, shown: str, citations: list[Any], logprobs: list[Any]) -> dict[str, Any]:
+    def text(self, part: Text, shown: str, annotations: list[Any], logprobs: list[Any]) -> dict[str, Any]:
         """A text inside of a message."""
-        found = [one for citation in citations if (one := annotation(citation)) is not None]
         return {
             "type": "output_text",
-            "annotations": found,
+            "annotations": annotations,
             "logprobs": logprobs,
             "text": shown,
             **own_fields(part.extra),

@@ -29,6 +29,7 @@ from relay.events import (
 from relay.ir import Media, Opaque, Part, Refusal, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps
 from relay_openai.responses.history import shown_reasoning
+from relay_openai.responses.items import citation_of
 from relay_openai.responses.toolbox import INPUT, SEARCH, flat_name
 from relay_openai.responses.usage import decode_usage
 from relay_openai.responses.wire import DIALECT, STOPPED, own_extra
@@ -172,7 +173,7 @@ class Reader:
         if citation is not None:
             part = self._content(event, Text, out)
             part.citations += 1
-            out.append(PartExtra(part.index, citation=citation))
+            out.append(PartExtra(part.index, citation=citation_of(citation)))
 
     def _thinking(self, event: Mapping[str, Any], out: list[Event]) -> None:
         piece = event.get("delta")
@@ -312,7 +313,7 @@ class Reader:
                 out.append(Logprobs(logprobs))
             citations = entry.get("annotations")
             for citation in (citations if isinstance(citations, list) else [])[part.citations :]:
-                out.append(PartExtra(part.index, citation=citation))
+                out.append(PartExtra(part.index, citation=citation_of(citation)))
 
     def _finish_reasoning(self, item: _Item, fields: dict[str, Any], out: list[Event]) -> None:
         part = item.part

@@ -28,6 +28,7 @@ from relay.events import (
 from relay.fold import Fold, unfold
 from relay.ir import (
     Choice,
+    Citation,
     Media,
     Opaque,
     Part,
@@ -39,6 +40,7 @@ from relay.ir import (
     ToolCall,
     Usage,
 )
+from relay_anthropic.citation import citation_of
 from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.encoder import MessagesEncoder
 from relay_anthropic.foreign import label_of
@@ -100,7 +102,7 @@ STREAM: list[Event] = [
     PartStop(1),
     PartStart(2, Text("")),
     TextDelta(2, 'quo"te'),
-    PartExtra(2, citation={"type": "char_location", "cited_text": "x"}),
+    PartExtra(2, citation=citation_of({"type": "char_location", "cited_text": "x"})),
     TextDelta(2, "\u4e16"),
     PartStop(2),
     PartStart(3, Opaque(OWN, {"type": "web_search_tool_result", "tool_use_id": "s", "content": []})),
@@ -337,7 +339,7 @@ def test_what_this_format_has_no_place_for_leaves_no_hole() -> None:
     response = answer(
         Opaque("gemini", {"x": 1}),
         ToolCall("s", "code", "{}", server=True),
-        Text("a", citations=[{"type": "url_citation", "url": "https://x.test"}]),
+        Text("a", citations=[Citation(title="a book")]),
         Media("image"),
     )
     assert whole(response)["content"] == [{"type": "text", "text": "a"}]

@@ -89,7 +89,8 @@ def compare(choice: Choice, response: Response, message: dict[str, Any]) -> None
     assert choice.text == "".join(block["text"] for block in blocks if block["type"] == "text")
     for part, block in zip(choice.parts, blocks, strict=True):
         if isinstance(part, Text):
-            assert (part.citations or []) == (block.get("citations") or [])
+            own = [one.extra["anthropic-messages"] for one in part.citations or () if one.extra is not None]
+            assert own == (block.get("citations") or [])
         elif isinstance(part, Thinking):
             assert part.text == block.get("thinking", "")
             assert (part.signature or "") == (block["data"] if part.redacted else block["signature"])

@@ -13,6 +13,7 @@ from relay import Target, Upstream
 from relay.errors import BadParameter, Unsupported
 from relay.ir import (
     Cache,
+    Citation,
     Loss,
     Media,
     Message,
@@ -30,6 +31,7 @@ from relay.ir import (
     ToolChoice,
     ToolResult,
 )
+from relay_anthropic.citation import citation_of
 
 OWN = "anthropic-messages"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nrest of the picture").decode()
@@ -585,7 +587,11 @@ def test_the_dialects_own_fields_come_back() -> None:
 def test_citations_of_this_vendor_are_kept_and_others_reported() -> None:
     own = {"type": "page_location", "cited_text": "x"}
     request = Request(
-        "m", [user("x"), assistant(Text("a", citations=[own]), Text("b", citations=[{"type": "url_citation"}]))]
+        "m",
+        [
+            user("x"),
+            assistant(Text("a", citations=[citation_of(own)]), Text("b", citations=[Citation("https://a.test")])),
+        ],
     )
     body, losses = send(request)
     assert body["messages"][1]["content"] == [

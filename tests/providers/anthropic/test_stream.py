@@ -12,6 +12,7 @@ from relay.errors import UpstreamBusy, UpstreamError, UpstreamProtocol
 from relay.events import ChoiceStop, Event, Failure, MessageStart, MessageStop, OpaqueEvent, PartStart, UsageSeen
 from relay.fold import Fold
 from relay.ir import Opaque, Response, StopReason, Text, Thinking, ToolCall, Usage
+from relay_anthropic.citation import citation_of
 from relay_anthropic.stream import MessagesDecoder
 
 OWN = "anthropic-messages"
@@ -148,7 +149,7 @@ def test_every_kind_of_block_arrives() -> None:
     assert response.choices[0].parts == [
         Thinking("Let me see", signature="abc=", dialect=OWN),
         Thinking("", signature="secret", redacted=True, dialect=OWN),
-        Text("H\u00e9llo \U0001f600", citations=[CITATION]),
+        Text("H\u00e9llo \U0001f600", citations=[citation_of(CITATION)]),
         ToolCall("srv_1", "web_search", '{"q": "x"}', server=True, extra={OWN: {"type": "server_tool_use"}}),
         Opaque(OWN, SEARCHED),
         ToolCall("toolu_1", "get", '{"a": 1.0}'),

@@ -24,7 +24,20 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import unfold
-from relay.ir import Choice, Media, Opaque, Part, Refusal, Response, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import (
+    Choice,
+    Citation,
+    Media,
+    Opaque,
+    Part,
+    Refusal,
+    Response,
+    StopReason,
+    Text,
+    Thinking,
+    ToolCall,
+    Usage,
+)
 from relay_gemini.dialect import GenerateContent
 
 DIALECT = GenerateContent(new_id=lambda: "new")
@@ -108,12 +121,17 @@ def test_what_others_ran_by_themselves_is_not_offered_to_be_run() -> None:
 
 
 def test_pages_that_others_cite_ground_the_answer_each_once() -> None:
-    chat = {"type": "url_citation", "url_citation": {"url": "https://a.test", "title": "A", "start_index": 0}}
-    messages = {"type": "web_search_result_location", "url": "https://b.test", "cited_text": "b"}
-    other = {"type": "page_location", "document_index": 0}
+    chat = Citation("https://a.test", "A")
+    messages = Citation("https://b.test", quote="b")
+    other = Citation(extra={"anthropic-messages": {"type": "page_location", "document_index": 0}})
     for last in both(Text("x", citations=[chat, messages]), Text("y", citations=[chat, other])):
-        chunks = last["candidates"][0]["groundingMetadata"]["groundingChunks"]
-        assert chunks == [{"web": {"uri": "https://a.test", "title": "A"}}, {"web": {"uri": "https://b.test"}}]
+        metadata = last["candidates"][0]["groundingMetadata"]
+        pages = [{"web": {"uri": "https://a.test", "title": "A"}}, {"web": {"uri": "https://b.test"}}]
+        assert metadata["groundingChunks"] == pages
+        assert metadata["groundingSupports"] == [
+            {"segment": {"startIndex": 0, "endIndex": 1, "text": "x"}, "groundingChunkIndices": [0, 1]},
+            {"segment": {"startIndex": 1, "endIndex": 2, "text": "y"}, "groundingChunkIndices": [0]},
+        ]
     late = streamed(
         PartStart(0, Text("")),
         TextDelta(0, "x"),

@@ -187,7 +187,7 @@ STOPS = st.sampled_from(
 ENDINGS = st.sampled_from(
     [
         None,
-        {DIALECT: {"groundingMetadata": {"groundingChunks": [{"web": {"uri": "https://a.test"}}]}, "avgLogprobs": 0.5}},
+        {DIALECT: {"safetyRatings": [{"category": "X"}], "avgLogprobs": 0.5}},
     ]
 )
 CODE = st.just(Opaque(DIALECT, {"executableCode": {"language": "PYTHON", "code": "1"}}))

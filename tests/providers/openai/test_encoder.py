@@ -29,6 +29,7 @@ from relay.events import (
 from relay.fold import Fold, unfold
 from relay.ir import (
     Choice,
+    Citation,
     Media,
     Opaque,
     Refusal,
@@ -43,6 +44,7 @@ from relay.ir import (
 from relay_openai.dialect import OpenAIChat
 from relay_openai.encoder import ChatEncoder
 from relay_openai.response import decode_response
+from relay_openai.shapes import citation_of
 from relay_openai.stream import ChatDecoder
 from relay_openai.turns import parse_messages
 
@@ -92,8 +94,8 @@ PAIRS: dict[str, list[Event]] = {
     "citations": around(
         PartStart(0, Text("")),
         TextDelta(0, "x"),
-        PartExtra(0, citation=CITATION),
         TextDelta(0, "y"),
+        PartExtra(0, citation=citation_of(CITATION)),
         PartStop(0),
     ),
     "refusal": around(PartStart(0, Refusal("")), TextDelta(0, "No"), PartStop(0), stop=StopReason("stop", "stop")),
@@ -308,19 +310,19 @@ def test_tools_that_the_upstream_ran_by_itself_are_not_the_clients_to_run() -> N
 @pytest.mark.parametrize(
     ("citation", "wanted"),
     [
-        (CITATION, CITATION),
+        (citation_of(CITATION), CITATION),
         (
-            {"type": "other", "url": "https://y.test", "title": "Y", "cited_text": "z"},
+            Citation("https://y.test", "Y", "z"),
             {
                 "type": "url_citation",
                 "url_citation": {"url": "https://y.test", "title": "Y", "start_index": 0, "end_index": 0},
             },
         ),
-        ({"type": "char_location", "document_index": 0}, None),
-        ("x", None),
+        (Citation(title="a book"), None),
+        (citation_of("x"), None),
     ],
 )
-def test_citations_of_any_dialect_are_shown_if_they_name_a_url(citation: Any, wanted: Any) -> None:
+def test_citations_of_any_dialect_are_shown_if_they_name_a_url(citation: Citation, wanted: Any) -> None:
     events = [PartStart(0, Text("")), PartExtra(0, citation=citation), PartStop(0)]
     shown = [d["annotations"] for d in deltas(encode(around(*events))) if "annotations" in d]
     assert shown == ([] if wanted is None else [[wanted]])

@@ -24,7 +24,7 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import Fold
-from relay.ir import Refusal, StopKind, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import Citation, Refusal, StopKind, StopReason, Text, Thinking, ToolCall, Usage
 from relay_openai.dialect import OpenAIChat
 
 TOKEN = {"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}
@@ -35,7 +35,7 @@ EVENTS: list[Event] = [
     PartStop(0),
     PartStart(1, Text("")),
     TextDelta(1, "Hello"),
-    PartExtra(1, citation={"url": "https://x.test", "title": "X"}),
+    PartExtra(1, citation=Citation("https://x.test", "X")),
     PartStop(1),
     PartStart(2, Refusal("")),
     TextDelta(2, "No"),

@@ -25,6 +25,7 @@ from relay.events import (
 from relay.fold import Fold
 from relay.ir import Media, Opaque, Refusal, Response, StopReason, Text, Thinking, ToolCall, Usage
 from relay.secret import Secret
+from relay_openai.shapes import citation_of
 from relay_openai.stream import ChatDecoder, WholeDecoder
 
 DONE = b"data: [DONE]\n\n"
@@ -303,7 +304,7 @@ def test_refusals_citations_logprobs_sound_and_pictures_are_read() -> None:
     ]
     events = decode(*frames)
     assert Logprobs([token]) in events
-    assert PartExtra(0, citation={"type": "url_citation", "url_citation": {"url": "u"}}) in events
+    assert PartExtra(0, citation=citation_of({"type": "url_citation", "url_citation": {"url": "u"}})) in events
     choice = response(*frames).choices[0]
     assert choice.parts[1:] == [
         Refusal("No"),

@@ -93,6 +93,10 @@ def _piece(said: Said, spelled: dict[Any, list[str]], piece: dict[str, Any]) -> 
     said.reasoning += piece.get("reasoning_content") or piece.get("reasoning") or "".join(details)
     said.refusal = (said.refusal or "") + (piece.get("refusal") or "")
     said.beside["citations"] += len(piece.get("annotations") or ())
+    for note in piece.get("annotations") or ():
+        page = note.get("url_citation") or {}
+        if page.get("url"):
+            said.marks.append((page["url"], page.get("start_index"), page.get("end_index")))
     said.beside["media"] += len(piece.get("images") or ()) + bool((piece.get("audio") or {}).get("id"))
     for call in piece.get("tool_calls") or ():
         # Some hosts number all calls alike, or none of them: then a new id is a new call.

@@ -58,7 +58,13 @@ def of_chunks(chunks: list[Any]) -> Reading:
                 _part(said, part)
             said.beside["logprobs"] += len((candidate.get("logprobsResult") or {}).get("chosenCandidates") or ())
             said.beside["citations"] += len((candidate.get("citationMetadata") or {}).get("citationSources") or ())
-            said.beside["citations"] += len((candidate.get("groundingMetadata") or {}).get("groundingChunks") or ())
+            grounded = candidate.get("groundingMetadata") or {}
+            said.beside["citations"] += len(grounded.get("groundingChunks") or ())
+            for support in grounded.get("groundingSupports") or ():
+                for number in support.get("groundingChunkIndices") or ():
+                    page = grounded["groundingChunks"][number].get("web") or {}
+                    if page.get("uri"):
+                        said.pages.append((page["uri"], support["segment"].get("text") or ""))
             if said.finish == "content_filter" and not parts:
                 said.refusal = (said.refusal or "") + (candidate.get("finishMessage") or "")
     for said in reading.choices.values():

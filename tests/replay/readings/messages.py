@@ -68,6 +68,7 @@ def of_message(message: dict[str, Any]) -> Reading:
             case "text":
                 said.text += block["text"]
                 said.beside["citations"] += len(block.get("citations") or ())
+                said.pages += [(note["url"], block["text"]) for note in block.get("citations") or () if note.get("url")]
             case "thinking":
                 said.reasoning += block["thinking"]
             case "tool_use":

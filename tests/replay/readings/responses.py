@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.replay.said import FRAME, Counted, Finish, Reading, Said, arguments, frames, is_base64, objects
+from tests.replay.said import FRAME, Counted, Finish, Reading, Said, arguments, frames, is_base64, objects, words
 
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 STOPPED: dict[str | None, Finish] = {
@@ -102,6 +102,11 @@ def of_items(items: list[dict[str, Any]]) -> Said:
                 elif part["type"] in ("output_text", "text"):
                     said.text += part["text"]
                     said.beside["citations"] += len(part.get("annotations") or ())
+                    said.pages += [
+                        (note["url"], words(part["text"], note.get("start_index"), note.get("end_index")))
+                        for note in part.get("annotations") or ()
+                        if note.get("url")
+                    ]
                     said.beside["logprobs"] += len(part.get("logprobs") or ())
         elif item["type"] == "reasoning":
             said.reasoning += _thought(item)

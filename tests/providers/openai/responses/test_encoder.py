@@ -40,8 +40,9 @@ from relay.events import (
     UsageSeen,
 )
 from relay.fold import Fold, unfold
-from relay.ir import Media, Opaque, Refusal, Response, StopKind, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import Citation, Media, Opaque, Refusal, Response, StopKind, StopReason, Text, Thinking, ToolCall, Usage
 from relay_openai.responses.dialect import OpenAIResponses
+from relay_openai.responses.items import citation_of
 from relay_openai.responses.response import decode_response
 from relay_openai.responses.stream import ResponsesDecoder
 from relay_openai.responses.wire import DIALECT
@@ -50,6 +51,7 @@ from relay_openai.responses.wire import DIALECT
 EVENTS = {get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(UNION)}
 """The SDK's class of each event."""
 CITATION = {"type": "url_citation", "url": "https://u.test", "title": "U", "start_index": 0, "end_index": 2}
+FILE = {"type": "file_citation", "file_id": "f", "index": 1, "filename": "a"}
 TOKEN = {"token": "Hi", "bytes": [72, 105], "logprob": -0.1, "top_logprobs": []}
 SEARCH = {"id": "ws_1", "type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q"}}
 PICTURE: Any = {DIALECT: {"id": "ig_1", "output_format": "webp"}}
@@ -67,7 +69,7 @@ RICH: list[Event] = [
     TextDelta(2, "Hi"),
     Logprobs([TOKEN]),
     TextDelta(2, ' \u00e9\u4e16\U0001f30d"\n'),
-    PartExtra(2, citation=CITATION),
+    PartExtra(2, citation=citation_of(CITATION)),
     PartStop(2),
     PartStart(3, Text("")),
     TextDelta(3, "More."),
@@ -394,21 +396,22 @@ def test_refusals_and_their_ends() -> None:
 @pytest.mark.parametrize(
     ("citation", "shown"),
     [
-        (CITATION, CITATION),
-        ({"url_citation": {"url": "https://u.test", "title": "U", "start_index": 0, "end_index": 2}}, CITATION),
-        ({"uri": "https://u.test", "title": "U", "endIndex": 2}, CITATION),
-        ({"type": "file_citation", "file_id": "f", "index": 1, "filename": "a"}, None),
+        (citation_of(CITATION), CITATION),
+        (Citation("https://u.test", "U"), CITATION),
+        (Citation("https://u.test", "U", start=0, end=9), CITATION),
+        (citation_of(FILE), FILE),
+        (Citation(title="a", file_id="f"), {"type": "file_citation", "file_id": "f", "index": 2, "filename": "a"}),
     ],
 )
-def test_citations_of_every_vendor_have_this_formats_shape(citation: Any, shown: Any) -> None:
+def test_citations_of_every_vendor_have_this_formats_shape(citation: Citation, shown: Any) -> None:
     events: list[Event] = [PartStart(0, Text("ab")), PartExtra(0, citation=citation), PartStop(0), MessageStop()]
     values = written(events)
     added = [value["annotation"] for value in values if value["type"] == "response.output_text.annotation.added"]
-    assert added == values[-1]["response"]["output"][0]["content"][0]["annotations"] == [shown or citation]
+    assert added == values[-1]["response"]["output"][0]["content"][0]["annotations"] == [shown]
 
 
 def test_a_citation_without_a_source_is_left_out() -> None:
-    for citation in ({"type": "char_location", "document_index": 0}, "x", {"url": 7}):
+    for citation in (Citation(title="a book", quote="words"), citation_of("x")):
         values = written([PartStart(0, Text("ab")), PartExtra(0, citation=citation), PartStop(0), MessageStop()])
         assert values[-1]["response"]["output"][0]["content"][0]["annotations"] == []
 

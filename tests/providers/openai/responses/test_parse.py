@@ -24,6 +24,7 @@ from relay.ir import (
     ToolResult,
 )
 from relay_openai.responses.dialect import OpenAIResponses
+from relay_openai.responses.items import citation_of
 from relay_openai.responses.sealed import seal
 from relay_openai.responses.wire import DIALECT
 
@@ -98,7 +99,9 @@ def test_text_media_and_refusals() -> None:
 
 def test_citations_of_an_earlier_answer_stay_with_their_text() -> None:
     citation = {"type": "url_citation", "url": "https://u.test", "title": "U", "start_index": 0, "end_index": 1}
-    assert only({"type": "output_text", "text": "a", "annotations": [citation]}) == Text("a", citations=[citation])
+    assert only({"type": "output_text", "text": "a", "annotations": [citation]}) == Text(
+        "a", citations=[citation_of(citation)]
+    )
 
 
 # Turns.

@@ -12,6 +12,7 @@ from relay.errors import UpstreamBusy, UpstreamError, UpstreamProtocol, Upstream
 from relay.events import Event, Failure, MessageStart, MessageStop, TextDelta, UsageSeen
 from relay.fold import Fold
 from relay.ir import Media, Opaque, Refusal, StopReason, Text, Thinking, ToolCall
+from relay_openai.responses.items import citation_of
 from relay_openai.responses.response import decode_response
 from relay_openai.responses.stream import ResponsesDecoder
 from relay_openai.responses.wire import DIALECT
@@ -297,8 +298,9 @@ def test_citations_are_told_once() -> None:
     one, two = {"type": "url_citation", "url": "1"}, {"type": "url_citation", "url": "2"}
     item = message("a", annotations=[one, two])
     added = event("output_text.annotation.added", output_index=0, content_index=0, annotation_index=0, annotation=one)
-    assert parts(ADDED, delta("a"), added, done(item), completed(item)) == [Text("a", citations=[one, two])]
-    assert parts(completed(item)) == [Text("a", citations=[one, two])]
+    cited = [citation_of(one), citation_of(two)]
+    assert parts(ADDED, delta("a"), added, done(item), completed(item)) == [Text("a", citations=cited)]
+    assert parts(completed(item)) == [Text("a", citations=cited)]
 
 
 TOKEN = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
