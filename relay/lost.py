@@ -176,7 +176,7 @@ SIGNATURES = LossKind(
     "answer.signatures",
     "signatures",
     "marks of {dialect} on texts and calls have no place: that vendor will not find them when they come back",
-    "the upstream signed a text or a tool call",
+    "the upstream signed a text or a tool call, and the relay keeps nothing for the next turn (`megabytes = 0`)",
 )
 FIELDS = LossKind(
     "answer.fields",

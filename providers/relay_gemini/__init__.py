@@ -33,6 +33,7 @@ __all__ = ["FAMILY", "GenerateContent"]
 FAMILY = Family(
     "gemini",
     dialects=frozenset({DIALECT}),
+    signs=True,
     hosts=(
         Host(
             "gemini",

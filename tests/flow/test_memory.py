@@ -195,3 +195,114 @@ async def test_signatures_on_calls_come_back_through_a_client_of_another_dialect
         assert response.status == 200
     (turn,) = [one for one in upstream.seen[-1].json["contents"] if one["role"] == "model"]
     assert [one["thoughtSignature"] for one in turn["parts"] if "functionCall" in one] == ["c2lnbmVk"]
+
+
+SIGNED_PARTS = [
+    {"text": "It is "},
+    {"text": "cold.", "thoughtSignature": "b24td29yZHM="},
+    {"text": "", "thoughtSignature": "b24tbm90aGluZw=="},
+]
+COUNTS = {"promptTokenCount": 5, "candidatesTokenCount": 5, "totalTokenCount": 10}
+GEMINI = """
+[upstreams.up]
+family = "gemini"
+base_url = "{url}"
+api_key = "sk-goog-CANARY"
+[models.m]
+targets = ["up/gemini-3-flash"]
+"""
+
+
+def signed_answer(streamed: bool) -> Sequence[Step]:
+    def value(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+        candidate = {"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}
+        return {"candidates": [candidate], "usageMetadata": COUNTS, "modelVersion": "m", "responseId": "r"}
+
+    if not streamed:
+        return http(value(*SIGNED_PARTS, finishReason="STOP"))
+    first, *others = SIGNED_PARTS
+    values = [value(first), *(value(part) for part in others), value(finishReason="STOP")]
+    return stream(*(b"data: " + json.dumps(one).encode() + b"\r\n\r\n" for one in values))
+
+
+ASKED = {"role": "user", "content": "Is it cold?"}
+MORE = {"role": "user", "content": "And tomorrow?"}
+TALKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "openai-chat": (
+        "/v1/chat/completions",
+        {"messages": [ASKED, {"role": "assistant", "content": "It is cold."}, MORE]},
+    ),
+    "anthropic-messages": (
+        "/v1/messages",
+        {
+            "max_tokens": 100,
+            "messages": [
+                ASKED,
+                {
+                    "role": "assistant",
+                    "content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "cold."}],
+                },
+                MORE,
+            ],
+        },
+    ),
+    "openai-responses": (
+        "/v1/responses",
+        {
+            "input": [
+                ASKED,
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "It is cold."}]},
+                MORE,
+            ]
+        },
+    ),
+}
+"""What clients of each dialect send with the next question, of which none has kept a signature."""
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("dialect", TALKS)
+async def test_signatures_on_words_and_on_nothing_come_back_with_the_words(
+    start: Start, upstream: FakeUpstream, dialect: str, streamed: bool
+) -> None:
+    path, talk = TALKS[dialect]
+    upstream.scripts = [signed_answer(streamed), signed_answer(False)]
+    relay = await start(GEMINI.replace("{url}", upstream.url))
+    field = "input" if "input" in talk else "messages"
+    first = {**talk, field: talk[field][:1], "stream": streamed}
+    async with relay.client.post(f"{relay.url}{path}", json={"model": "m", **first}) as response:
+        assert response.status == 200
+        assert "signatures" not in response.headers.get("x-relay-dropped", "")
+        assert b"cold." in await response.read()
+    async with relay.client.post(f"{relay.url}{path}", json={"model": "m", **talk}) as response:
+        assert response.status == 200
+    (turn,) = [one for one in upstream.seen[-1].json["contents"] if one["role"] == "model"]
+    assert turn["parts"] == SIGNED_PARTS
+
+
+async def test_a_signature_goes_back_with_no_other_words_and_to_no_other_key(
+    start: Start, upstream: FakeUpstream
+) -> None:
+    upstream.answer = lambda seen: signed_answer(False)
+    relay = await start(GEMINI.replace("{url}", upstream.url))
+    _, other = await relay.relay.store.keys.create("other")
+    said = {"role": "assistant", "content": "It is cold."}
+    async with relay.chat(messages=[ASKED]) as response:
+        assert response.status == 200
+    for messages, key in (
+        ([ASKED, {**said, "content": "It is cold!"}, MORE], relay.key),
+        ([{**ASKED, "content": "Was it cold?"}, said, MORE], relay.key),
+        ([ASKED, said, MORE], other),
+    ):
+        headers = {"Authorization": f"Bearer {key}"}
+        body = {"model": "m", "messages": messages}
+        async with relay.client.post(f"{relay.url}/v1/chat/completions", json=body, headers=headers) as response:
+            assert response.status == 200
+        assert b"thoughtSignature" not in upstream.seen[-1].body
+
+
+async def test_where_nothing_is_kept_a_lost_signature_is_told(start: Start, upstream: FakeUpstream) -> None:
+    upstream.scripts = [signed_answer(False)]
+    relay = await start(GEMINI.replace("{url}", upstream.url) + "[memory]\nmegabytes = 0\n")
+    async with relay.chat(messages=[ASKED]) as response:
+        assert "signatures" in response.headers["x-relay-dropped"]
