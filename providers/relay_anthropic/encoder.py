@@ -39,6 +39,7 @@ from relay_anthropic.foreign import label_of
 from relay_anthropic.shapes import (
     call_block,
     error_object,
+    is_silent,
     media_block,
     own_fields,
     stop_word,
@@ -94,6 +95,7 @@ class MessagesEncoder:
         "_out",
         "_over",
         "_refused",
+        "_silent",
         "_start",
         "_started",
         "_stop",
@@ -111,6 +113,8 @@ class MessagesEncoder:
         self._next = 0
         self._called = False
         self._refused = False
+        self._silent: dict[int, Text] = {}
+        """Texts that say nothing so far, and hold marks of another vendor's: blocks without text are refused."""
         self._stop: StopReason | None = None
         self._ending: dict[str, Any] = {}
         self._over = False
@@ -123,6 +127,9 @@ class MessagesEncoder:
         for event in events:
             if type(event) is TextDelta:
                 block = blocks.get(event.index)
+                if block is None and event.index in self._silent:
+                    self._begin_text(event.index, self._silent.pop(event.index))
+                    block = blocks[event.index]
                 if block is not None:
                     self._write(block, block.head + dumps(event.text) + _TAIL)
                 continue
@@ -222,6 +229,12 @@ class MessagesEncoder:
             start(self, event.index, event.part)
 
     def _start_text(self, index: int, part: Text | Refusal) -> None:
+        if isinstance(part, Text) and is_silent(part):
+            self._silent[index] = part
+        else:
+            self._begin_text(index, part)
+
+    def _begin_text(self, index: int, part: Text | Refusal) -> None:
         self._refused = self._refused or isinstance(part, Refusal)
         content = {"type": "text", "text": "", **(own_fields(part.extra) if isinstance(part, Text) else {})}
         block = self._announce(index, part, content, b"text_delta", b"text")

@@ -12,6 +12,7 @@ from relay_anthropic.citation import citation_blocks
 from relay_anthropic.foreign import label_of
 from relay_anthropic.shapes import (
     call_block,
+    is_silent,
     media_block,
     own_fields,
     stop_word,
@@ -55,7 +56,9 @@ def _block(part: Part) -> Block | None:
     return None if write is None else write(part)
 
 
-def _text(part: Text) -> Block:
+def _text(part: Text) -> Block | None:
+    if is_silent(part):
+        return None
     block: Block = {"type": "text", "text": part.text}
     if citations := citation_blocks(part.citations):
         block["citations"] = citations

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.errors import RelayError
-from relay.ir import Capacity, Extra, Media, StopKind, StopReason, ToolCall, Usage
+from relay.ir import Capacity, Extra, Media, StopKind, StopReason, Text, ToolCall, Usage
 from relay.kit import json_object
 from relay_anthropic.block import DIALECT
 from relay_anthropic.citation import citation_block
@@ -18,6 +18,7 @@ __all__ = [
     "STOP_WORDS",
     "call_block",
     "error_object",
+    "is_silent",
     "media_block",
     "own_fields",
     "stop_word",
@@ -120,6 +121,11 @@ def tool_input(arguments: str) -> Any:
     if found is not None:
         return found
     return {} if arguments.strip() == "null" else {"arguments": arguments}
+
+
+def is_silent(part: Text) -> bool:
+    """Whether a text is there for the sake of another vendor's marks alone."""
+    return not part.text and bool(part.extra) and not own_fields(part.extra)
 
 
 def media_block(part: Media) -> dict[str, Any] | None:

@@ -111,6 +111,7 @@ class ResponsesEncoder:
         "_places",
         "_seen",
         "_sequence",
+        "_silent",
         "_stop",
         "final",
     )
@@ -130,6 +131,8 @@ class ResponsesEncoder:
         self._begun = False
         self._over = False
         self._sequence = 0
+        self._silent: dict[int, Text] = {}
+        """Texts that say nothing so far, and are there for another vendor's marks alone."""
         self._places = 0
         self._message: _Message | None = None
         self._open: dict[int, _Open] = {}
@@ -184,7 +187,10 @@ class ResponsesEncoder:
         """A piece of a part that is open."""
         part = self._open.get(index)
         if part is None:
-            return
+            if index not in self._silent:
+                return
+            self._begin_content(index, self._silent.pop(index))
+            part = self._open[index]
         part.pieces.append(text)
         if part.head:
             self._out.append(b"%b%b%b%d}\n\n" % (part.head, dumps(text), part.tail, self._sequence))
@@ -234,6 +240,12 @@ class ResponsesEncoder:
         return known if isinstance(known, str) and known else self._items.new_id(prefix)
 
     def _start_content(self, index: int, part: Text | Refusal) -> None:
+        if isinstance(part, Text) and not part.text and part.extra and not own_fields(part.extra):
+            self._silent[index] = part
+        else:
+            self._begin_content(index, part)
+
+    def _begin_content(self, index: int, part: Text | Refusal) -> None:
         message = self._message
         if message is None:
             message = self._message = _Message(self._items.new_id("msg"), self._place())
