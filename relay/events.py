@@ -196,7 +196,9 @@ class StreamDecoder(Protocol):
 class StreamMeter(Protocol):
     """Counts a stream that passes through, cheaper than decoding it would be. One object per stream.
 
-    Any cut of the same bytes gives the same end. `complete` and `error` must be exact; `seen` may be an estimate.
+    Any cut of the same bytes gives the same end. `complete` and `error` must be exact; `seen` may be an estimate. Of an
+    answer with several choices that has no end but that of its bytes, a meter should also tell how many choices have
+    said why they stopped (`ended`), and whether that was because something was held back (`filtered`).
     """
 
     usage: Usage | None

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from relay.errors import RelayError
 from relay.events import (
     ArgumentsDelta,
+    ChoiceStop,
     Event,
     Failure,
     MessageStart,
@@ -66,7 +67,7 @@ class Count(Protocol):
 class Meter:
     """Counts by decoded events. Tool calls are put together only if somebody will check them (`keep_calls`)."""
 
-    __slots__ = ("_calls", "begun", "complete", "error", "keep_calls", "seen", "usage")
+    __slots__ = ("_calls", "begun", "complete", "ended", "error", "filtered", "keep_calls", "seen", "usage")
 
     def __init__(self, *, keep_calls: bool = False) -> None:
         self.usage: Usage | None = None
@@ -75,6 +76,10 @@ class Meter:
         self.complete = False
         self.begun = False
         self.error: RelayError | None = None
+        self.ended = 0
+        """Choices that said why they stopped."""
+        self.filtered = False
+        """Whether one of them says that something was held back."""
         self.keep_calls = keep_calls
         self._calls: dict[int, ToolCall] = {}
 
@@ -122,6 +127,10 @@ class Meter:
     def _usage(self, event: UsageSeen) -> None:
         self.usage = event.usage
 
+    def _choice(self, event: ChoiceStop) -> None:
+        self.ended += 1
+        self.filtered = self.filtered or event.stop.kind == "filter"
+
     def _stop(self, event: MessageStop) -> None:
         self.complete = True
 
@@ -135,6 +144,7 @@ _ADD: dict[type[Any], Any] = {
     PartStart: Meter._start,
     ArgumentsDelta: Meter._arguments,
     UsageSeen: Meter._usage,
+    ChoiceStop: Meter._choice,
     MessageStop: Meter._stop,
     Failure: Meter._failure,
 }

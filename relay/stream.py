@@ -99,6 +99,7 @@ class Delivery:
         self.call = call
         self.dialect = call.dialect
         self.stream_type = call.head.stream_type or call.dialect.stream_type
+        self.choices = call.head.choices
         self.outlet = outlet
         self.filter = forward.filter
         self.native = native
@@ -328,6 +329,8 @@ class Delivery:
                 meter.complete = True
             elif not meter.complete:
                 raise UpstreamProtocol("the upstream's stream ended before its answer was complete")
+            if self.choices > 1:
+                self._count_choices()
             if self.strict:
                 self._check()
         if self.call.check is not None and self.call.tools is None:
@@ -349,6 +352,19 @@ class Delivery:
             self.held.append(data)
             self._open(end=True)
         self.ended = True
+
+    def _count_choices(self) -> None:
+        """Nothing but the end of its bytes says that the stream is complete: so all that was asked for has to be there.
+
+        What was never begun is missing from a stream that broke off, and from one whose filter let nothing through.
+        """
+        ended: int | None = getattr(self.meter, "ended", None)
+        if self.counter is None and self.decoder is None:
+            # It could not be read.
+            return
+        if ended is not None and ended < self.choices and not getattr(self.meter, "filtered", False):
+            self.meter.complete = False
+            raise UpstreamProtocol(f"the upstream's stream ended after {ended} of {self.choices} choices")
 
     def _judge(self) -> str | None:
         return self.call.judge(self.meter.calls()) if isinstance(self.meter, Meter) else None

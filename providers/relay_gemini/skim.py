@@ -7,7 +7,7 @@ from typing import Any
 from relay import kit
 from relay.errors import RelayError, UpstreamError, UpstreamProtocol
 from relay.ir import Usage
-from relay_gemini.enums import block_reason, finish_reason
+from relay_gemini.enums import STOP_KINDS, block_reason, finish_reason
 from relay_gemini.errors import error_of, find_error
 from relay_gemini.framing import ObjectDecoder
 from relay_gemini.usage import usage_of
@@ -18,7 +18,7 @@ __all__ = ["ContentMeter"]
 class ContentMeter:
     """A `StreamMeter` of response objects. It comes to the same end as the decoder, without building any events."""
 
-    __slots__ = ("_blocked", "_objects", "_reasons", "_seen", "begun", "complete", "error", "usage")
+    __slots__ = ("_objects", "_reasons", "_seen", "begun", "complete", "error", "filtered", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -27,13 +27,19 @@ class ContentMeter:
         self.error: RelayError | None = None
         self._objects = ObjectDecoder()
         self._reasons: dict[int, str | None] = {}
-        self._blocked = False
+        self.filtered = False
+        """Whether the prompt, or a candidate, was held back."""
         self._seen = 0.0
 
     @property
     def seen(self) -> float:
         """Output tokens seen so far, estimated."""
         return self._seen
+
+    @property
+    def ended(self) -> int:
+        """Candidates that said why they stopped."""
+        return sum(reason is not None for reason in self._reasons.values())
 
     def feed(self, data: bytes, /) -> None:
         """The next bytes."""
@@ -50,7 +56,7 @@ class ContentMeter:
             return
         try:
             self._read(self._objects.flush())
-            if (not self._reasons and not self._blocked) or None in self._reasons.values():
+            if (not self._reasons and not self.filtered) or None in self._reasons.values():
                 raise UpstreamProtocol("the upstream's stream ended before a finishReason")
         except UpstreamError as error:
             self.error = error
@@ -79,7 +85,7 @@ class ContentMeter:
                 self._candidate(number if type(number) is int else place, entry)
         feedback = value.get("promptFeedback")
         if isinstance(feedback, dict) and block_reason(feedback.get("blockReason")) is not None:
-            self._blocked = True
+            self.filtered = True
         metadata = value.get("usageMetadata")
         if isinstance(metadata, dict):
             usage = usage_of(metadata)
@@ -87,7 +93,8 @@ class ContentMeter:
                 self.usage = usage
 
     def _candidate(self, number: int, entry: dict[str, Any]) -> None:
-        self._reasons[number] = finish_reason(entry.get("finishReason")) or self._reasons.get(number)
+        reason = self._reasons[number] = finish_reason(entry.get("finishReason")) or self._reasons.get(number)
+        self.filtered = self.filtered or STOP_KINDS.get(reason or "", "other") == "filter"
         content = entry.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         for part in parts if isinstance(parts, list) else ():

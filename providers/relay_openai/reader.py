@@ -127,11 +127,6 @@ class Reader:
             out.append(UsageSeen(seen))
 
     @property
-    def any_finished(self) -> bool:
-        """Whether at least one choice said why it stopped."""
-        return any(choice.finish for choice in self._choices.values())
-
-    @property
     def all_finished(self) -> bool:
         """Whether there are choices and each of them said why it stopped."""
         return bool(self._choices) and all(choice.finish for choice in self._choices.values())

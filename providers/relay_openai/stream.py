@@ -1,10 +1,10 @@
 """Decoders of streamed `openai-chat` answers.
 
 Tolerated, because hosts do it: no `[DONE]` (the answer is complete once every choice said why it stopped), two of them,
-anything after it, comments, chunks without choices, usage at any place and any number of times, and a `[DONE]` without
-a finish reason if the tokens were counted, which only happens when the answer is complete. Not tolerated: an end with
-neither, because nothing else tells a finished answer from a broken connection. A host that sends neither has the
-option `finish_reason = false`.
+anything after it, comments, chunks without choices, usage at any place and any number of times, and a `[DONE]` before
+every choice has its finish reason if the tokens were counted, which only happens when the answer is complete. Not
+tolerated: an end with neither, because nothing else tells a finished answer from a broken connection. A host that
+sends neither has the option `finish_reason = false`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ChatDecoder:
         text = payload.strip()
         if text == _DONE:
             reader = self._reader
-            if reader.any_finished or (reader.spoke and (reader.counted or self._silent)):
+            if reader.all_finished or (reader.spoke and (reader.counted or self._silent)):
                 return self._finish(out)
             return self._fail(UpstreamProtocol("the upstream ended its stream without a finish reason"), out)
         if text and not last:
