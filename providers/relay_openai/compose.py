@@ -7,13 +7,14 @@ become `tools`; the limit of output is named as the host wants it; empty argumen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from relay import Target
-from relay.ir import Loss, Output, Reasoning, Request, Sampling, Tool, ToolChoice
+from relay.ir import Loss, Opaque, Output, Reasoning, Request, Sampling, Tool, ToolChoice
 from relay.kit import dumps, foreign_fields
+from relay_openai.custom import CUSTOM
 from relay_openai.history import History, cache_control
 from relay_openai.losses import (
     CACHE,
@@ -45,7 +46,8 @@ def compose_request(request: Request, target: Target, losses: list[Loss]) -> byt
 def compose(request: Request, target: Target, losses: list[Loss]) -> dict[str, Any]:
     """The body before it is written as JSON."""
     options = target.upstream.options
-    own = dict(request.own(DIALECT))
+    # What is said of single tools stands in these.
+    own = {name: value for name, value in request.own(DIALECT).items() if not name.startswith("tools[")}
     lost = foreign_fields(request, DIALECT)
     history = History(options, lost)
     body: dict[str, Any] = {"model": target.model, "messages": history.compose(request.messages)}
@@ -84,6 +86,7 @@ def adapt(body: dict[str, Any], options: Mapping[str, Any], lost: list[Loss]) ->
 
 
 def _tool(tool: Tool, options: Mapping[str, Any], lost: list[Loss]) -> dict[str, Any]:
+    own = dict(own_fields(tool.extra))
     function: dict[str, Any] = {"name": tool.name}
     if tool.description is not None:
         function["description"] = tool.description
@@ -91,9 +94,8 @@ def _tool(tool: Tool, options: Mapping[str, Any], lost: list[Loss]) -> dict[str,
     function["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
     if tool.strict is not None:
         function["strict"] = tool.strict
-    own = dict(own_fields(tool.extra))
     function.update(own.pop("function", {}))
-    shown = {"type": "function", "function": function, **own}
+    shown = own if own.get("type") == CUSTOM else {"type": "function", "function": function, **own}
     if tool.cache is not None:
         if options.get("cache_control"):
             shown["cache_control"] = cache_control(tool.cache.ttl)
@@ -120,14 +122,16 @@ def _tools(
         return
     body["tools"] = tools
     if request.tool_choice is not None and "tool_choice" not in own:
-        body["tool_choice"] = _choice(request.tool_choice)
+        body["tool_choice"] = _choice(request.tool_choice, request.tools)
     if request.parallel_tools is not None:
         body["parallel_tool_calls"] = request.parallel_tools
 
 
-def _choice(choice: ToolChoice) -> Any:
+def _choice(choice: ToolChoice, tools: Sequence[Tool | Opaque]) -> Any:
     if choice.mode == "tool" and choice.name is not None:
-        return {"type": "function", "function": {"name": choice.name}}
+        chosen = next((tool for tool in tools if isinstance(tool, Tool) and tool.name == choice.name), None)
+        kind = CUSTOM if chosen is not None and own_fields(chosen.extra).get("type") == CUSTOM else "function"
+        return {"type": kind, kind: {"name": choice.name}}
     return "required" if choice.mode == "tool" else choice.mode
 
 

@@ -24,6 +24,7 @@ from relay_openai.body import (
     read_model,
     read_stream,
 )
+from relay_openai.custom import custom_names
 from relay_openai.encoder import ChatEncoder, error_body
 from relay_openai.metering import asks_for_usage, metered
 from relay_openai.reminder import reminded
@@ -99,9 +100,11 @@ class OpenAIChat(Dialect):
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, in the new and in the old form."""
         found: list[tuple[str, Tool]] = []
+        # The input of a custom tool is free text.
+        customs = custom_names(head.data)
         for place, value in enumerate(head.data.get("tools") or ()):
             tool = parse_tool(value, f"tools[{place}]")
-            if isinstance(tool, Tool):
+            if isinstance(tool, Tool) and tool.name not in customs:
                 found.append((f"tools[{place}].function.parameters", tool))
         for place, value in enumerate(head.data.get("functions") or ()):
             found.append((f"functions[{place}].parameters", parse_function(value, f"functions[{place}]")))
@@ -119,6 +122,7 @@ class OpenAIChat(Dialect):
             created=int(self._now()),
             new_id=self._new_id(),
             legacy=_legacy(head),
+            customs=custom_names(head.data),
         )
 
     def stream_encoder(self, head: Head) -> StreamEncoder:
@@ -129,6 +133,7 @@ class OpenAIChat(Dialect):
             new_id=self._new_id(),
             usage=asks_for_usage(head.data),
             legacy=_legacy(head),
+            customs=custom_names(head.data),
         )
 
     def encode_error(self, error: RelayError, request_id: str) -> bytes:

@@ -29,6 +29,7 @@ from relay.events import (
 from relay.fold import merge_extra
 from relay.ir import Citation, Media, Opaque, Refusal, Text, Thinking, ToolCall, Usage
 from relay.kit import dumps
+from relay_openai.custom import CUSTOM, input_of
 from relay_openai.shapes import audio_object, call_object, citations_shown, image_object, thinking_details
 from relay_openai.usage import encode_usage
 from relay_openai.wire import DIALECT, FINISH_WORDS, own_fields
@@ -73,7 +74,8 @@ class ChatEncoder:
     """A `StreamEncoder` for server-sent `chat.completion.chunk` events.
 
     `model`, `created` and `new_id` stand in where the upstream gave none; with `usage` the stream ends with the chunk
-    that counts tokens, as callers ask for by `stream_options.include_usage`. `legacy` as in `encode_response`.
+    that counts tokens, as callers ask for by `stream_options.include_usage`. `legacy` and `customs` as in
+    `encode_response`.
     """
 
     __slots__ = (
@@ -81,6 +83,8 @@ class ChatEncoder:
         "_calls",
         "_choices",
         "_created",
+        "_custom",
+        "_customs",
         "_details",
         "_end",
         "_first",
@@ -98,12 +102,24 @@ class ChatEncoder:
         "_wants_usage",
     )
 
-    def __init__(self, *, model: str, created: int, new_id: str, usage: bool, legacy: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        created: int,
+        new_id: str,
+        usage: bool,
+        legacy: bool = False,
+        customs: frozenset[str] = frozenset(),
+    ) -> None:
         self._model = model
         self._created = created
         self._new_id = new_id
         self._wants_usage = usage
         self._legacy = legacy
+        self._customs = customs
+        self._custom: dict[int, list[str]] = {}
+        """Calls of custom tools: their input is inside of a JSON string, and is told when that is complete."""
         self._prefix = b""
         # Callers who asked for usage get `"usage":null` in every other chunk, as the format's inventor does it.
         self._end = b',"usage":null}\n\n' if usage else b"}\n\n"
@@ -227,15 +243,19 @@ class ChatEncoder:
             return
         number = self._calls.get(choice, 0)
         self._calls[choice] = number + 1
-        call = call_object(part, part.arguments)
-        custom = "custom" in call
-        if self._legacy and not custom:
+        call = call_object(part, part.arguments, self._customs)
+        if CUSTOM in call:
+            self._custom[index] = [part.arguments]
+            self._open(index, choice, b'"tool_calls":[{"index":%d,"custom":{"input":' % number, b"}}]")
+            call[CUSTOM]["input"] = ""
+            self._delta(choice, {"tool_calls": [{"index": number, **call}]})
+            return
+        if self._legacy:
             if number == 0:
                 self._open(index, choice, b'"function_call":{"arguments":', b"}")
                 self._delta(choice, {"function_call": call["function"]})
             return
-        inner = b'"custom":{"input":' if custom else b'"function":{"arguments":'
-        self._open(index, choice, b'"tool_calls":[{"index":%d,' % number + inner, b"}}]")
+        self._open(index, choice, b'"tool_calls":[{"index":%d,"function":{"arguments":' % number, b"}}]")
         self._delta(choice, {"tool_calls": [{"index": number, **call}]})
 
     def _start_media(self, index: int, part: Media, choice: int) -> None:
@@ -264,7 +284,9 @@ class ChatEncoder:
 
     def _arguments(self, event: ArgumentsDelta) -> None:
         head = self._heads.get(event.index)
-        if head is not None:
+        if event.index in self._custom:
+            self._custom[event.index].append(event.arguments)
+        elif head is not None:
             self._out.append(head + dumps(event.arguments) + self._tails[event.index])
 
     def _part_extra(self, event: PartExtra) -> None:
@@ -297,6 +319,10 @@ class ChatEncoder:
             if details:
                 self._details[block.choice] = number + len(details)
                 self._delta(block.choice, {"reasoning_details": details})
+        pieces = self._custom.pop(event.index, None)
+        if pieces is not None:
+            shown = input_of("".join(pieces))
+            self._out.append(self._heads[event.index] + dumps(shown) + self._tails[event.index])
         said = self._said.get(event.index)
         if said is not None and said.citations is not None:
             kept, said.citations = said.citations, None

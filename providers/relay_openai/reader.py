@@ -30,6 +30,7 @@ from relay.events import (
 )
 from relay.ir import Media, Opaque, Refusal, StopKind, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps, parse_data_url
+from relay_openai.custom import HEAD, TAIL, escaped
 from relay_openai.shapes import citation_of
 from relay_openai.usage import decode_usage
 from relay_openai.wire import DIALECT, FINISH_KINDS, own_extra
@@ -150,6 +151,8 @@ class Reader:
                 if call.part is None:
                     self._start_call(choice, call, out)
                 assert call.part is not None
+                if call.custom:
+                    out.append(ArgumentsDelta(call.part, TAIL))
                 out.append(PartStop(call.part))
             self._finish_audio(choice, out)
             if choice.refusal_logprobs:
@@ -439,6 +442,9 @@ class Reader:
             arguments = dumps(arguments).decode("utf-8")
         if not isinstance(arguments, str):
             arguments = ""
+        if call.custom:
+            # The hub has the text inside of a JSON string.
+            arguments = escaped(arguments)
         if call.part is not None:
             if arguments:
                 out.append(ArgumentsDelta(call.part, arguments))
@@ -455,6 +461,8 @@ class Reader:
         extra = {**call.extra, "type": "custom"} if call.custom else call.extra
         shell = ToolCall(call.id or self._call_id(index), call.name, "", extra=own_extra(extra))
         out.append(PartStart(index, shell, choice.number))
+        if call.custom:
+            call.arguments = HEAD + call.arguments
         if call.arguments:
             out.append(ArgumentsDelta(index, call.arguments))
             call.arguments = ""

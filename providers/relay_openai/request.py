@@ -14,6 +14,7 @@ from relay.errors import BadParameter
 from relay.fields import boolean, fault, integer, items, number, obj, text, word
 from relay.ir import Opaque, Output, Reasoning, Request, Tool, ToolChoice
 from relay_openai.content import cache_of
+from relay_openai.custom import CUSTOM, custom_tool
 from relay_openai.turns import parse_messages
 from relay_openai.wire import DIALECT, own_extra
 
@@ -95,17 +96,32 @@ def _count(value: Any, path: str) -> int:
 
 
 def parse_tool(value: Any, path: str) -> Tool | Opaque:
-    """One entry of `tools`. Kinds other than functions are carried as they are."""
+    """One entry of `tools`. Kinds other than functions and custom tools are carried as they are."""
     fields = obj(value, path)
     kind = fields.get("type")
     if kind is None and "function" in fields:
         kind = "function"
+    if kind == CUSTOM:
+        return _custom(fields, path)
     if text(kind, f"{path}.type") != "function":
         return Opaque(DIALECT, fields)
     tool = parse_function(fields.get("function"), f"{path}.function")
     own = {key: item for key, item in fields.items() if key not in ("type", "function", "cache_control")}
     inner = (tool.extra or {}).get(DIALECT, {})
     tool.extra = own_extra({**own, **({"function": inner} if inner else {})})
+    tool.cache = cache_of(fields, path)
+    return tool
+
+
+def _custom(fields: dict[str, Any], path: str) -> Tool:
+    inner = obj(fields.get(CUSTOM), f"{path}.{CUSTOM}")
+    description, form = inner.get("description"), inner.get("format")
+    tool = custom_tool(
+        word(inner.get("name"), f"{path}.{CUSTOM}.name"),
+        "" if description is None else text(description, f"{path}.{CUSTOM}.description"),
+        None if form is None else obj(form, f"{path}.{CUSTOM}.format"),
+        own_extra({key: item for key, item in fields.items() if key != "cache_control"}),
+    )
     tool.cache = cache_of(fields, path)
     return tool
 
@@ -127,7 +143,14 @@ def parse_function(value: Any, path: str) -> Tool:
 
 
 def _tools(request: Request, value: Any, own: dict[str, Any]) -> None:
-    request.tools.extend(parse_tool(item, f"tools[{place}]") for place, item in enumerate(items(value, "tools")))
+    for place, item in enumerate(items(value, "tools")):
+        tool = parse_tool(item, f"tools[{place}]")
+        own_tool = (tool.extra or {}).get(DIALECT, {}) if isinstance(tool, Tool) else {}
+        form = own_tool.get(CUSTOM, {}).get("format")
+        if form is not None and form.get("type") != "text":
+            # The grammar is told to the model, which is all that a target can do with it.
+            own[f"tools[{place}].format"] = form
+        request.tools.append(tool)
 
 
 def _functions(request: Request, value: Any, own: dict[str, Any]) -> None:
@@ -162,7 +185,7 @@ def _tool_choice(request: Request, value: Any, own: dict[str, Any]) -> None:
     if kind == "function" or isinstance(holder, dict):
         name = word(obj(holder, f"{path}.{kind}").get("name"), f"{path}.{kind}.name")
         request.tool_choice = ToolChoice("tool", name)
-        if kind != "function":
+        if kind not in ("function", CUSTOM):
             own["tool_choice"] = value
         return
     # The flat form of other dialects, which some hosts take: {"type": "tool", "name": "..."}.

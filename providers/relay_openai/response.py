@@ -46,6 +46,7 @@ def decode_response(
 class _Message:
     """A message while its parts are collected."""
 
+    customs: frozenset[str]
     texts: list[str] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     """The content as a list, used only if it holds more than text."""
@@ -80,7 +81,7 @@ def _refusal(message: _Message, part: Refusal) -> None:
 def _call(message: _Message, part: ToolCall) -> None:
     # A tool that the upstream ran by itself is none of the client's: it would try to run it again.
     if not part.server:
-        message.calls.append(call_object(part, part.arguments))
+        message.calls.append(call_object(part, part.arguments, message.customs))
 
 
 def _media(message: _Message, part: Media) -> None:
@@ -107,8 +108,8 @@ _PARTS: dict[type[Any], Callable[[_Message, Any], None]] = {
 """Parts that a message of this format can hold; results of tools that the upstream ran have no place in it."""
 
 
-def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
-    message = _Message()
+def _message(choice: Choice, *, legacy: bool, customs: frozenset[str]) -> dict[str, Any]:
+    message = _Message(customs)
     for part in choice.parts:
         add = _PARTS.get(type(part))
         if add is not None:
@@ -142,11 +143,20 @@ def _message(choice: Choice, *, legacy: bool) -> dict[str, Any]:
     return body
 
 
-def encode_response(response: Response, *, model: str, created: int, new_id: str, legacy: bool = False) -> bytes:
+def encode_response(
+    response: Response,
+    *,
+    model: str,
+    created: int,
+    new_id: str,
+    legacy: bool = False,
+    customs: frozenset[str] = frozenset(),
+) -> bytes:
     """`response` as a `chat.completion`.
 
     `model`, `created` (Unix seconds) and `new_id` stand in where the upstream gave none. `legacy` answers a caller who
-    offered `functions` and so waits for a `function_call`.
+    offered `functions` and so waits for a `function_call`. `customs` are the caller's custom tools: their calls are of
+    their own kind, whatever the model takes them for.
     """
     choices = []
     for number, choice in enumerate(response.choices):
@@ -157,7 +167,7 @@ def encode_response(response: Response, *, model: str, created: int, new_id: str
         choices.append(
             {
                 "index": number,
-                "message": _message(choice, legacy=legacy),
+                "message": _message(choice, legacy=legacy, customs=customs),
                 "logprobs": logprobs,
                 "finish_reason": "function_call" if legacy and word == "tool_calls" else word,
                 **{key: value for key, value in fields.items() if key not in ("message", "refusal_logprobs")},

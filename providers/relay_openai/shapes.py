@@ -7,6 +7,7 @@ from typing import Any
 
 from relay.ir import Capacity, Citation, Media, Thinking, ToolCall
 from relay.kit import data_url
+from relay_openai.custom import CUSTOM, input_of
 from relay_openai.wire import DIALECT, RELAY_FORMAT, own_fields
 
 __all__ = [
@@ -21,11 +22,11 @@ __all__ = [
 ]
 
 
-def call_object(part: ToolCall, arguments: str) -> dict[str, Any]:
-    """An entry of `tool_calls`."""
+def call_object(part: ToolCall, arguments: str, customs: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """An entry of `tool_calls`. `customs` are the caller's custom tools."""
     extra = dict(own_fields(part.extra))
-    if extra.pop("type", None) == "custom":
-        return {"id": part.id, "type": "custom", "custom": {"name": part.name, "input": arguments}, **extra}
+    if extra.pop("type", None) == CUSTOM or part.name in customs:
+        return {"id": part.id, "type": CUSTOM, CUSTOM: {"name": part.name, "input": input_of(arguments)}, **extra}
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}, **extra}
 
 

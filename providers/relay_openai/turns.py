@@ -13,6 +13,7 @@ from relay.errors import BadParameter
 from relay.fields import fault, items, obj, text, word
 from relay.ir import Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay_openai.content import cache_of, parse_content
+from relay_openai.custom import arguments_of
 from relay_openai.wire import DIALECT, RELAY_FORMAT, own_extra
 
 __all__ = ["REASONING_FIELDS", "parse_messages"]
@@ -132,7 +133,7 @@ def _call(value: Any, path: str) -> ToolCall:
     if kind == "custom":
         inner = obj(fields.get("custom"), f"{path}.custom")
         own["type"] = "custom"
-        arguments = text(inner.get("input"), f"{path}.custom.input")
+        arguments = arguments_of(text(inner.get("input"), f"{path}.custom.input"))
         where = f"{path}.custom.name"
     else:
         inner = obj(fields.get("function"), f"{path}.function")

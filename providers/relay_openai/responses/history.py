@@ -14,9 +14,10 @@ from relay.errors import BadParameter, Unsupported
 from relay.fields import items, obj, text, word
 from relay.ir import Message, Opaque, Part, Role, Text, ToolCall, ToolResult
 from relay.kit import dumps
+from relay_openai.custom import arguments_of
 from relay_openai.responses.content import parse_content
 from relay_openai.responses.sealed import unseal
-from relay_openai.responses.toolbox import INPUT, SEARCH, flat_name
+from relay_openai.responses.toolbox import SEARCH, flat_name
 from relay_openai.responses.wire import DIALECT, own_extra
 
 __all__ = ["parse_input", "shown_reasoning"]
@@ -131,7 +132,7 @@ def _function_call(turns: _Turns, fields: dict[str, Any], path: str) -> None:
 
 def _custom_call(turns: _Turns, fields: dict[str, Any], path: str) -> None:
     name = flat_name(fields.get("namespace"), word(fields.get("name"), f"{path}.name"))
-    arguments = dumps({INPUT: text(fields.get("input"), f"{path}.input")}).decode("utf-8")
+    arguments = arguments_of(text(fields.get("input"), f"{path}.input"))
     own = {"type": "custom", **_rest(fields, "call_id", "name", "input")}
     _call(turns, fields, path, name, arguments, own)
 

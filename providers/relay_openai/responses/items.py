@@ -7,8 +7,9 @@ from typing import Any
 
 from relay.ir import Capacity, Citation, Media, Refusal, Text, Thinking, ToolCall
 from relay.kit import loads
+from relay_openai.custom import input_of
 from relay_openai.responses.sealed import own_form, seal
-from relay_openai.responses.toolbox import INPUT, SEARCH
+from relay_openai.responses.toolbox import SEARCH
 from relay_openai.responses.wire import DIALECT, own_fields
 
 __all__ = ["CAPACITY", "Items", "annotation", "annotations_of", "citation_of"]
@@ -125,7 +126,7 @@ class Items:
         kind = self.call_kind(part)
         item: dict[str, Any] = {"id": name, "type": "function_call", "status": status, "call_id": part.id}
         if kind.get("type") == "custom":
-            item |= {"type": "custom_tool_call", "input": _custom_input(arguments)}
+            item |= {"type": "custom_tool_call", "input": input_of(arguments)}
         elif kind.get("type") == SEARCH:
             item |= {"type": "tool_search_call", "execution": "client", "arguments": _search_arguments(arguments)}
         else:
@@ -149,16 +150,6 @@ class Items:
             "result": part.data,
             **own_fields(part.extra),
         }
-
-
-def _custom_input(arguments: str) -> str:
-    """The free text that a custom tool is called with; arguments that hold no such text are themselves it."""
-    try:
-        value = loads(arguments)
-    except ValueError:
-        return arguments
-    found = value.get(INPUT) if isinstance(value, dict) else None
-    return found if isinstance(found, str) else arguments
 
 
 def _search_arguments(arguments: str) -> Any:

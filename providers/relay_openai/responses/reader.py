@@ -28,16 +28,15 @@ from relay.events import (
 )
 from relay.ir import Media, Opaque, Part, Refusal, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps
+from relay_openai.custom import HEAD, TAIL, escaped
 from relay_openai.responses.history import shown_reasoning
 from relay_openai.responses.items import citation_of
-from relay_openai.responses.toolbox import INPUT, SEARCH, flat_name
+from relay_openai.responses.toolbox import SEARCH, flat_name
 from relay_openai.responses.usage import decode_usage
 from relay_openai.responses.wire import DIALECT, STOPPED, own_extra
 
 __all__ = ["Reader"]
 
-_CUSTOM_HEAD = '{"' + INPUT + '":"'
-_CUSTOM_TAIL = '"}'
 _REASONING = frozenset(("type", "encrypted_content"))
 
 
@@ -200,9 +199,9 @@ class Reader:
         piece = event.get("delta")
         item = self._items.get(_place(event))
         if isinstance(piece, str) and item is not None and item.part is not None and not item.done:
-            head = "" if item.part.told else _CUSTOM_HEAD
+            head = "" if item.part.told else HEAD
             item.part.told = True
-            out.append(ArgumentsDelta(item.part.index, head + _escaped(piece)))
+            out.append(ArgumentsDelta(item.part.index, head + escaped(piece)))
 
     # Items.
 
@@ -337,9 +336,9 @@ class Reader:
         if _CALLS[item.kind] == "custom":
             shown = fields.get("input")
             if part.told:
-                out.append(ArgumentsDelta(part.index, _CUSTOM_TAIL))
+                out.append(ArgumentsDelta(part.index, TAIL))
             elif self._fill and isinstance(shown, str):
-                out.append(ArgumentsDelta(part.index, _CUSTOM_HEAD + _escaped(shown) + _CUSTOM_TAIL))
+                out.append(ArgumentsDelta(part.index, HEAD + escaped(shown) + TAIL))
             return
         arguments = fields.get("arguments")
         if isinstance(arguments, dict):
@@ -367,11 +366,6 @@ def _place(event: Mapping[str, Any]) -> Any:
         return place
     item = event.get("item")
     return event.get("item_id", item.get("id") if isinstance(item, dict) else None)
-
-
-def _escaped(piece: str) -> str:
-    """`piece` as it stands inside of a JSON string."""
-    return dumps(piece)[1:-1].decode("utf-8")
 
 
 _CALLS: Mapping[str, str] = {"function_call": "", "custom_tool_call": "custom", "tool_search_call": SEARCH}

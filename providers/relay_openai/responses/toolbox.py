@@ -17,12 +17,11 @@ from typing import Any
 
 from relay.fields import boolean, fault, items, obj, text, word
 from relay.ir import Opaque, Tool
+from relay_openai.custom import custom_tool
 from relay_openai.responses.wire import DIALECT, own_extra
 
-__all__ = ["INPUT", "SEARCH", "defined", "flat_name", "kinds", "parse_tool"]
+__all__ = ["SEARCH", "defined", "flat_name", "kinds", "parse_tool"]
 
-INPUT = "input"
-"""The one argument of the function that a custom tool becomes."""
 SEARCH = "tool_search"
 """The function that the search for tools becomes."""
 
@@ -70,28 +69,12 @@ def _function(fields: dict[str, Any], path: str) -> Tool:
 
 
 def _custom(fields: dict[str, Any], path: str) -> Tool:
-    name = word(fields.get("name"), f"{path}.name")
-    description = fields.get("description")
-    shown = "" if description is None else text(description, f"{path}.description")
-    form = fields.get("format")
-    if form is not None:
-        form = obj(form, f"{path}.format")
-        if isinstance(definition := form.get("definition"), str):
-            # No other vendor can hold a model to a grammar, but a model that knows it can keep to it.
-            syntax = form.get("syntax")
-            shown += f"\n\nThe input must match this {syntax if isinstance(syntax, str) else 'formal'} grammar:\n"
-            shown += definition
-    argument = {"type": "string", "description": "The whole input of the tool, as plain text."}
-    return Tool(
-        name=name,
-        description=shown.strip() or None,
-        parameters={
-            "type": "object",
-            "properties": {INPUT: argument},
-            "required": [INPUT],
-            "additionalProperties": False,
-        },
-        extra=own_extra({key: item for key, item in fields.items() if key != "description" and item is not None}),
+    description, form = fields.get("description"), fields.get("format")
+    return custom_tool(
+        word(fields.get("name"), f"{path}.name"),
+        "" if description is None else text(description, f"{path}.description"),
+        None if form is None else obj(form, f"{path}.format"),
+        own_extra({key: item for key, item in fields.items() if key != "description" and item is not None}),
     )
 
 

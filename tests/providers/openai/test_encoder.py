@@ -111,7 +111,9 @@ PAIRS: dict[str, list[Event]] = {
     ),
     "custom tool": around(
         PartStart(0, ToolCall("a", "patch", "", extra={"openai-chat": {"type": "custom"}})),
-        ArgumentsDelta(0, "*** Begin"),
+        ArgumentsDelta(0, '{"input":"'),
+        ArgumentsDelta(0, '*** \\"Begin\\"'),
+        ArgumentsDelta(0, '"}'),
         PartStop(0),
         stop=StopReason("tool_calls", "tool_calls"),
     ),

@@ -22,6 +22,7 @@ from relay.ir import (
     ToolChoice,
     ToolResult,
 )
+from relay_openai.custom import custom_tool
 from relay_openai.dialect import OpenAIChat
 
 PNG = "iVBORw0KGgo="
@@ -166,7 +167,7 @@ def test_every_parameter_finds_its_place() -> None:
     )
     assert request.tools == [
         Tool("f", "d", {}, True),
-        Opaque("openai-chat", {"type": "custom", "custom": {"name": "c"}}),
+        custom_tool("c", "", None, {"openai-chat": {"type": "custom", "custom": {"name": "c"}}}),
     ]
     assert request.tool_choice == ToolChoice("tool", "f")
     assert request.parallel_tools is False

@@ -239,7 +239,8 @@ def test_a_custom_tool_keeps_its_kind_and_a_vendors_field_stays_with_its_call() 
     custom = {"index": 0, "id": "a", "type": "custom", "custom": {"name": "patch", "input": "*** "}}
     more = {"index": 0, "custom": {"input": "end"}}
     parts = response(delta(tool_calls=[custom]), delta(tool_calls=[more]), delta(finish="tool_calls"), DONE)
-    assert parts.choices[0].parts == [ToolCall("a", "patch", "*** end", extra={"openai-chat": {"type": "custom"}})]
+    call = ToolCall("a", "patch", '{"input":"*** end"}', extra={"openai-chat": {"type": "custom"}})
+    assert parts.choices[0].parts == [call]
     signed = fn("f", "{}", index=0, id="a", extra_content={"v": {"signature": "s"}})
     parts = response(delta(tool_calls=[signed], finish="tool_calls"), DONE)
     assert parts.choices[0].parts[0].extra == {"openai-chat": {"extra_content": {"v": {"signature": "s"}}}}
