@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from relay.errors import BadParameter
 
-__all__ = ["boolean", "fault", "integer", "items", "number", "obj", "text", "word"]
+__all__ = ["boolean", "fault", "header", "integer", "items", "number", "obj", "text", "word"]
 
 _NAMES: Mapping[type, str] = {
     bool: "a boolean",
@@ -23,6 +23,13 @@ _NAMES: Mapping[type, str] = {
 def fault(path: str, expected: str, value: Any) -> NoReturn:
     """Refuse `value`, saying what it is and never what it holds."""
     raise BadParameter(f"{path} must be {expected}, not {_NAMES[type(value)]}", param=path)
+
+
+def header(value: str, name: str) -> str:
+    """A header's value that can be sent on as it is."""
+    if not value.isascii() or not value.isprintable():
+        raise BadParameter(f"the header {name} holds what cannot be sent on", param=name)
+    return value
 
 
 def obj(value: Any, path: str) -> dict[str, Any]:

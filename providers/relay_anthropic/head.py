@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from relay.errors import BadParameter
-from relay.fields import fault, integer, items, obj
+from relay.fields import fault, header, integer, items, obj
 from relay.kit import estimate_tokens
 from relay_anthropic.caller import MAX_OUTPUT
 from relay_anthropic.endpoint import VERSIONING
@@ -51,8 +51,8 @@ def has_definitions(data: Mapping[str, Any]) -> bool:
 
 
 def caller_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The caller's choice of API version and of beta features: all that reaches an upstream."""
-    return {name: headers[name] for name in VERSIONING if name in headers}
+    """The caller's choice of API version and of beta features: all that reaches an upstream. Raises BadParameter."""
+    return {name: header(headers[name], name) for name in VERSIONING if name in headers}
 
 
 def estimate_input(data: Mapping[str, Any]) -> int:

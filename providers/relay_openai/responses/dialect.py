@@ -12,6 +12,7 @@ from relay import Dialect, Forward, Head, Route, Target
 from relay.body import read_body, read_model, read_stream
 from relay.errors import CallerError, NoSuchMethod, RelayError
 from relay.events import Event, Logprobs, PartStart, PartStop, StreamEncoder
+from relay.fields import header
 from relay.fold import unfold
 from relay.ir import Capacity, Request, Response, Text, Tool
 from relay.kit import dumps, loads, splice_model
@@ -81,7 +82,7 @@ class OpenAIResponses(Dialect):
             max_output=max_output(data),
             input_estimate=estimate_input(data),
             has_tools=bool(tools),
-            headers={name: headers[name] for name in _HEADERS if name in headers},
+            headers={name: header(headers[name], name) for name in _HEADERS if name in headers},
         )
 
     def parse(self, head: Head) -> Request:
