@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-import io
 import json
 import struct
 from collections.abc import Mapping
@@ -18,92 +17,10 @@ import pytest
 
 from tests.clients.scripted import WRITERS, Model
 from tests.conftest import shared_folder
-from tests.flow.conftest import STEADY, Running, Start
-from tests.flow.fake import FakeUpstream, Seen, Step, chat_chunk, http, stream
+from tests.flow.conftest import STEADY, Start
+from tests.flow.fake import FakeUpstream, Seen, Step, http
+from tests.promises.asking import FOUR, HI, KINDS, PARTS, Asker, asking
 from tests.replay.recording import NoRecordings
-
-FOUR = """
-[upstreams.chat]
-family = "openai"
-base_url = "{url}/v1"
-api_key = "sk-CANARY"
-[upstreams.responses]
-family = "openai"
-base_url = "{url}/v1"
-api_key = "sk-CANARY"
-dialects = ["openai-responses"]
-[upstreams.messages]
-family = "anthropic"
-base_url = "{url}"
-api_key = "sk-CANARY"
-[upstreams.gemini]
-family = "gemini"
-base_url = "{url}"
-api_key = "sk-CANARY"
-[models.chat]
-targets = ["chat/m-1"]
-[models.responses]
-targets = ["responses/m-1"]
-[models.messages]
-targets = ["messages/claude-sonnet-4-5"]
-[models.gemini]
-targets = ["gemini/gemini-3-flash"]
-"""
-"""An upstream and a model of each kind."""
-KINDS = ("chat", "responses", "messages", "gemini")
-HI: list[Any] = [{"role": "user", "content": "Hi"}]
-PARTS: list[Any] = [{"role": "user", "parts": [{"text": "Hi"}]}]
-PATHS: Mapping[str, str] = {
-    "chat": "/v1/chat/completions",
-    "responses": "/v1/responses",
-    "messages": "/v1/messages",
-    "gemini": "/v1beta/models/{model}:generateContent",
-}
-
-
-def asking(kind: str, model: str, **more: Any) -> tuple[str, dict[str, Any]]:
-    """The path and the body of a small request of each kind."""
-    path = PATHS[kind].replace("{model}", model)
-    if kind == "gemini":
-        if more.pop("stream", False):
-            path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
-        return path, {"contents": PARTS, **more}
-    body = {"input": "Hi"} if kind == "responses" else {"messages": HI}
-    return path, {"model": model, **({"max_tokens": 100} if kind == "messages" else {}), **body, **more}
-
-
-class Asker:
-    """A relay of all four kinds, and what it is asked."""
-
-    def __init__(self, relay: Running, upstream: FakeUpstream) -> None:
-        self.relay = relay
-        self.upstream = upstream
-
-    async def send(self, path: str, body: Any, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and bytes of an answer; those that came, if its body does not end well."""
-        names = {"Content-Type": "application/json"}
-        names |= {name.replace("_", "-"): value for name, value in headers.items()}
-        data = io.BytesIO(json.dumps(body).encode())
-        async with self.relay.client.post(self.relay.url + path, data=data, headers=names) as response:
-            got = b""
-            try:
-                async for piece in response.content.iter_any():
-                    got += piece
-            except aiohttp.ClientPayloadError:
-                pass
-            return response.status, response.headers, got
-
-    async def ask(self, kind: str, model: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Any:
-        """A good answer, parsed."""
-        path, body = asking(kind, model, **more)
-        status, _, data = await self.send(path, body, **(headers or {}))
-        assert status == 200, data
-        return json.loads(data) if not more.get("stream") else data
-
-    @property
-    def last(self) -> Seen:
-        """What the upstream was asked last."""
-        return self.upstream.seen[-1]
 
 
 @pytest.fixture
@@ -491,174 +408,13 @@ async def test_a_body_of_many_megabytes_is_taken(asker: Asker) -> None:
     assert asker.last.json["messages"][0]["content"][0]["source"]["data"] == picture
 
 
-# Streams.
-
-
-@pytest.mark.promise("K-20")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_long_silence_is_filled_as_each_kind_of_client_takes_it(
-    start: Start, upstream: FakeUpstream, kind: str
-) -> None:
-    [head, first, *rest] = WRITERS["/chat/completions"]("Good day", None, True)
-    upstream.answer = lambda seen: [head, first, *rest[:1], 0.25, *rest[1:]]
-    config = "[server]\nkeep_alive_seconds = 0.1\n" + FOUR.replace("{url}", upstream.url)
-    asker = Asker(await start(config), upstream)
-    got = await asker.ask(kind, "chat", stream=True)
-    filled = {"chat": b": keep-alive\n\n", "responses": b"event: keepalive\n", "messages": b"event: ping\n"}
-    if kind == "gemini":
-        assert all(line.startswith(b"data: ") for line in got.splitlines() if line)
-    else:
-        assert filled[kind] in got
-
-
-@pytest.mark.promise("K-21")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_any_line_end_and_any_cut_reads_the_same(asker: Asker, kind: str) -> None:
-    plain = await asker.ask("responses", kind, stream=True)
-
-    def cut(seen: Seen) -> list[Step]:
-        head, *pieces = Model().answer(seen)
-        body = b"".join(piece.split(b"\r\n", 1)[1][:-2] for piece in pieces if isinstance(piece, bytes))
-        body = body.replace(b"\n", b"\r\n")
-        small = [body[place : place + 40] for place in range(0, len(body), 40)]
-        return [head, *stream(*small)[1:]]
-
-    asker.upstream.answer = cut
-    again = await asker.ask("responses", kind, stream=True)
-    assert said(again) == said(plain) == "A title"
-
-
-def said(data: bytes) -> str:
-    """The text of a stream of Responses."""
-    values = [json.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: {")]
-    return "".join(value["delta"] for value in values if value["type"] == "response.output_text.delta").strip()
-
-
-@pytest.mark.promise("K-22")
-async def test_streams_are_counted_whether_clients_ask_or_not(asker: Asker) -> None:
-    got = await asker.ask("chat", "chat", stream=True)
-    assert asker.last.json["stream_options"] == {"include_usage": True}
-    assert b'"usage"' not in got
-    got = await asker.ask("chat", "chat", stream=True, stream_options={"include_usage": True})
-    assert b'"usage"' in got
-    rows = await asker.relay.rows()
-    assert [row.usage_source for row in rows] == ["provider", "provider"]
-
-
-RAISED: Mapping[str, bytes] = {
-    "chat": b'data: {"error":',
-    "responses": b"event: response.failed\n",
-    "messages": b"event: error\n",
-    "gemini": b'data: {"error":{"code":',
-}
-ENDS = (b"[DONE]", b"message_stop", b"response.completed", b"finishReason")
-
-
-@pytest.mark.promise("K-23")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_an_error_in_a_stream_is_what_this_kind_of_client_raises(asker: Asker, kind: str) -> None:
-    fault = b'data: {"error": {"message": "CUDA is out of memory", "type": "server_error", "code": 500}}\n\n'
-    asker.upstream.answer = lambda seen: stream(chat_chunk({"content": "Go"}), 0.05, fault)
-    got = await asker.ask(kind, "chat", stream=True)
-    assert got.count(RAISED[kind]) == 1
-    assert b"CUDA is out of memory" in got
-    assert not any(end in got for end in ENDS)
-    if kind == "responses":
-        values = [json.loads(line[6:]) for line in got.splitlines() if line.startswith(b"data: ")]
-        ids = {value["response"]["id"] for value in values if "response" in value}
-        assert len(ids) == 1
-        assert values[-1]["response"]["error"]["code"] == "server_error"
-
-
-@pytest.mark.promise("K-24")
-@pytest.mark.parametrize("end", ["fin", "rst"])
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_connection_that_breaks_is_an_error_and_no_cut(asker: Asker, kind: str, end: str) -> None:
-    asker.upstream.answer = lambda seen: stream(chat_chunk({"content": "Go"}), 0.05, end, end=False)
-    got = await asker.ask(kind, "chat", stream=True)
-    assert got.count(RAISED[kind]) == 1
-    assert not any(finish in got for finish in ENDS)
-
-
-# Errors, and how often they are tried again.
-
-
-@pytest.mark.promise("K-25")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_every_error_is_in_the_form_of_its_dialect(asker: Asker, kind: str) -> None:
-    path, body = asking(kind, "nobody's")
-    status, headers, data = await asker.send(path, body)
-    error = json.loads(data)["error"]
-    assert (status, headers["Content-Type"]) == (404, "application/json")
-    assert "nobody's" in error["message"]
-    wanted = {
-        "chat": {"message", "type", "param", "code"},
-        "responses": {"message", "type", "param", "code"},
-        "messages": {"message", "type", "details"},
-        "gemini": {"message", "code", "status", "details"},
-    }
-    assert set(error) == wanted[kind]
-
-
-@pytest.mark.promise("K-26")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_refused_costs_nobody_anything(start: Start, upstream: FakeUpstream, kind: str) -> None:
-    upstream.answer = Model().answer
-    config = FOUR.replace("{url}", upstream.url)
-    relay = await start(config, key={"rpm": 1})
-    asker = Asker(relay, upstream)
-    path, body = asking(kind, "chat")
-    await asker.ask(kind, "chat")
-    for _ in range(27):
-        assert (await asker.send(path, body))[0] == 429
-    for _ in range(9):
-        status, _, _ = await asker.send(path, "this is not even an object", Authorization="Bearer sk-relay-wrong-key")
-        assert status == 401
-    assert len(upstream.seen) == 1
-
-
-@pytest.mark.promise("K-27")
-async def test_whoever_has_to_wait_is_told_how_long(start: Start, upstream: FakeUpstream) -> None:
-    upstream.answer = Model().answer
-    relay = await start(FOUR.replace("{url}", upstream.url), key={"rpm": 60})
-    asker = Asker(relay, upstream)
-    path, body = asking("chat", "chat")
-    while (answer := await asker.send(path, body))[0] == 200:
-        pass
-    status, headers, _ = answer
-    assert status == 429
-    assert int(headers["Retry-After"]) == 1
-    assert 0 < int(headers["retry-after-ms"]) <= 1000
-    # Waiting helps.
-    assert headers.get("x-should-retry") != "false"
-
-
-@pytest.mark.promise("K-28")
-@pytest.mark.parametrize("kind", KINDS)
-async def test_where_trying_again_cannot_help_clients_are_told_so(
-    start: Start, upstream: FakeUpstream, kind: str
-) -> None:
-    upstream.answer = Model().answer
-    config = FOUR.replace("{url}", upstream.url).replace("[models.chat]\n", "[models.chat]\nprice = {output = 1.0}\n")
-    relay = await start(config, key={"budget": {"day": 1}, "models": ["chat"]})
-    asker = Asker(relay, upstream)
-    found = {}
-    for model, headers in (("chat", {"Authorization": "Bearer sk-relay-wrong-key"}), ("messages", {}), ("chat", {})):
-        status, told, _ = await asker.send(*asking(kind, model), **headers)
-        found[status] = told.get("x-should-retry")
-    assert found == {401: "false", 403: "false", 402: "false"}
-
-
-@pytest.mark.promise("K-29")
-async def test_calls_in_the_background_count_like_any_other(start: Start, upstream: FakeUpstream) -> None:
-    upstream.answer = Model().answer
-    relay = await start(FOUR.replace("{url}", upstream.url), key={"rpm": 2})
-    asker = Asker(relay, upstream)
-    await asker.ask("chat", "chat", tools=[{"type": "function", "function": {"name": "f"}}])
-    await asker.ask("chat", "chat", messages=[{"role": "user", "content": "Make a title of this."}])
-    assert (await asker.send(*asking("chat", "chat")))[0] == 429
-    assert [row.status for row in await relay.rows()] == [429, 200, 200]
-    assert len({row.key_id for row in await relay.rows()}) == 1
+@pytest.mark.promise("K-18")
+async def test_a_header_that_cannot_be_sent_on_is_refused_and_blames_no_upstream(asker: Asker) -> None:
+    for kind, name in (("messages", "anthropic-beta"), ("responses", "openai-beta")):
+        path, body = asking(kind, kind)
+        status, _, data = await asker.send(path, body, **{name: "x\u2026"})
+        assert (status, name in json.loads(data)["error"]["message"]) == (400, True)
+    assert not asker.upstream.seen
 
 
 # All of it.
@@ -748,12 +504,3 @@ async def replayed(asker: Asker, request: dict[str, Any]) -> str:
         wanted["model"] = sent["model"]
     assert sent == wanted, request["file"]
     return kind
-
-
-@pytest.mark.promise("K-18")
-async def test_a_header_that_cannot_be_sent_on_is_refused_and_blames_no_upstream(asker: Asker) -> None:
-    for kind, name in (("messages", "anthropic-beta"), ("responses", "openai-beta")):
-        path, body = asking(kind, kind)
-        status, _, data = await asker.send(path, body, **{name: "x\u2026"})
-        assert (status, name in json.loads(data)["error"]["message"]) == (400, True)
-    assert not asker.upstream.seen
