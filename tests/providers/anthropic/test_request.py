@@ -586,13 +586,8 @@ def test_the_dialects_own_fields_come_back() -> None:
 
 def test_citations_of_this_vendor_are_kept_and_others_reported() -> None:
     own = {"type": "page_location", "cited_text": "x"}
-    request = Request(
-        "m",
-        [
-            user("x"),
-            assistant(Text("a", citations=[citation_of(own)]), Text("b", citations=[Citation("https://a.test")])),
-        ],
-    )
+    cited = [Text("a", citations=[citation_of(own)]), Text("b", citations=[Citation("https://a.test")])]
+    request = Request("m", [user("x"), assistant(*cited)])
     body, losses = send(request)
     assert body["messages"][1]["content"] == [
         {"type": "text", "text": "a", "citations": [own]},
