@@ -129,6 +129,21 @@ def meter_stream(target: Target, headers: Mapping[str, str], dialect: str) -> St
 
 
 @hookspec(firstresult=True)
+def count_request(request: Request, target: Target) -> bytes | None:
+    """The body that asks the upstream how many tokens a request has; `endpoint` is then asked for `count_tokens`.
+
+    Optional. None: it cannot tell, and the relay estimates. Called for callers of other dialects only.
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
+def count_response(target: Target, body: bytes) -> int | None:
+    """The number in the answer to that. None: there is none. Needed with `count_request`."""
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec(firstresult=True)
 def translate_embedding_request(request: EmbeddingRequest, target: Target, losses: list[Loss]) -> bytes | None:
     """The body of a request for vectors in the family's own format; `endpoint` is then asked for `embeddings`.
 

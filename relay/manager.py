@@ -128,6 +128,18 @@ class BoundFamily:
         """A meter for one passed-through stream, if the family has one."""
         return cast("StreamMeter | None", self._ask("meter_stream", target, headers, dialect))
 
+    def count_request(self, request: Request, target: Target) -> bytes | None:
+        """The body that asks how many tokens a request has; None if the family cannot ask."""
+        answer = self._ask("count_request", request, target)
+        if answer is None or isinstance(answer, bytes):
+            return answer
+        raise self._wrong("count_request", answer)
+
+    def count_response(self, target: Target, body: bytes) -> int | None:
+        """The number that the upstream gave; None if it gave none that can be true."""
+        answer = self._ask("count_response", target, body)
+        return answer if type(answer) is int and answer > 0 else None
+
     def translate_embedding_request(
         self, request: EmbeddingRequest, target: Target, losses: list[Loss]
     ) -> bytes | None:
@@ -243,6 +255,8 @@ TRANSLATION = (
     "endpoint",
     "translate_response",
     "translate_stream",
+    "count_request",
+    "count_response",
     "translate_embedding_request",
     "translate_embedding_response",
     "translate_error",

@@ -14,18 +14,20 @@ Settings of an upstream's `options` table:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from relay import Dialect, Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.ir import Loss, Request, Response, Usage
+from relay.kit import upstream_json
 from relay_anthropic import errors
 from relay_anthropic.block import DIALECT
 from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.endpoint import endpoint_of
 from relay_anthropic.losses import LOSSES
 from relay_anthropic.models import listing_of
-from relay_anthropic.request import body_of
+from relay_anthropic.request import body_of, count_body
 from relay_anthropic.response import count_of, response_of
 from relay_anthropic.skim import messages_meter
 from relay_anthropic.stream import MessagesDecoder
@@ -73,6 +75,18 @@ def relay_dialects() -> Sequence[Dialect]:
 def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
     """A Messages body."""
     return body_of(request, target, losses)
+
+
+@hookimpl
+def count_request(request: Request, target: Target) -> bytes:
+    """A body of `count_tokens`."""
+    return count_body(request, target)
+
+
+@hookimpl
+def count_response(body: bytes) -> Any:
+    """Its `input_tokens`."""
+    return upstream_json(body).get("input_tokens")
 
 
 @hookimpl

@@ -31,7 +31,10 @@ from relay_anthropic.losses import (
 )
 from relay_anthropic.reasoning import apply_reasoning
 
-__all__ = ["body_of"]
+__all__ = ["body_of", "count_body"]
+
+COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+"""What a question for the number of tokens may hold; the vendor refuses everything else."""
 
 
 def body_of(request: Request, target: Target, found: list[Loss]) -> bytes:
@@ -55,6 +58,12 @@ def body_of(request: Request, target: Target, found: list[Loss]) -> bytes:
         losses.take(loss)
     _merge(body, request.own(DIALECT))
     return kit.dumps(body)
+
+
+def count_body(request: Request, target: Target) -> bytes:
+    """The JSON of the question how many tokens the request has."""
+    body = kit.loads(body_of(request, target, []))
+    return kit.dumps({name: body[name] for name in COUNTED if name in body})
 
 
 def _merge(body: dict[str, Any], own: dict[str, Any]) -> None:

@@ -12,18 +12,20 @@ A `base_url` that ends in an API version (`/v1`, `/v1beta1`) keeps it; otherwise
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from relay import Dialect, Family, Host, ModelListing, Target, Upstream, UpstreamRequest, hookimpl
 from relay.errors import UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
+from relay.kit import upstream_json
 from relay_gemini import errors
 from relay_gemini.dialect import GenerateContent
 from relay_gemini.embedding import embedding_body, embedding_response
 from relay_gemini.endpoint import endpoint_of
 from relay_gemini.losses import LOSSES
 from relay_gemini.models import listing_of
-from relay_gemini.request import body_of
+from relay_gemini.request import body_of, count_body
 from relay_gemini.response import count_of, response_of
 from relay_gemini.skim import ContentMeter
 from relay_gemini.stream import DIALECT, GeminiDecoder
@@ -73,6 +75,18 @@ def relay_dialects() -> Sequence[Dialect]:
 def translate_request(request: Request, target: Target, losses: list[Loss]) -> bytes:
     """A `generateContent` body."""
     return body_of(request, target, losses)
+
+
+@hookimpl
+def count_request(request: Request, target: Target) -> bytes:
+    """A `countTokens` body."""
+    return count_body(request, target)
+
+
+@hookimpl
+def count_response(body: bytes) -> Any:
+    """Its `totalTokens`."""
+    return upstream_json(body).get("totalTokens")
 
 
 @hookimpl

@@ -12,12 +12,20 @@ from relay import Target, kit
 from relay.errors import Unsupported
 from relay.ir import Loss, Media, Message, Opaque, Output, Request, Sampling, Text, Tool
 from relay_gemini.content import ContentWriter, Wire
+from relay_gemini.endpoint import resource_of
 from relay_gemini.generation import generation_of
 from relay_gemini.losses import DETAIL, LATE_SYSTEM, LONE_SYSTEM, NAMES, PARALLEL, STOPS, SYSTEM, TOOL
 from relay_gemini.reasoning import thinking_config
 from relay_gemini.stream import DIALECT
 
-__all__ = ["body_of"]
+__all__ = ["body_of", "count_body"]
+
+
+def count_body(request: Request, target: Target) -> bytes:
+    """The JSON of the question how many tokens the request has."""
+    collection, name = resource_of(target.model)
+    inner = {"model": f"{collection}/{name}", **kit.loads(body_of(request, target, []))}
+    return kit.dumps({"generateContentRequest": inner})
 
 
 def body_of(request: Request, target: Target, found: list[Loss]) -> bytes:
