@@ -22,6 +22,7 @@ from relay_anthropic.citation import citation_of as messages_citation
 from relay_anthropic.dialect import AnthropicMessages
 from relay_anthropic.response import response_of
 from relay_anthropic.stream import MessagesDecoder
+from relay_openai.custom import arguments_of
 from relay_openai.dialect import OpenAIChat
 from relay_openai.response import decode_response as decode_chat
 from relay_openai.responses.dialect import OpenAIResponses
@@ -68,7 +69,18 @@ def chat_choices(draw: Any) -> Choice:
     if draw(st.booleans()):
         parts.append(Refusal(draw(hub.TEXTS)))
     called = draw(hub.calls())
+    if draw(st.booleans()):
+        written = arguments_of(draw(hub.TEXTS))
+        called.append(ToolCall("custom-call", "patch", written, extra={CHAT: {"type": "custom"}}))
     pictures = draw(st.lists(st.one_of(hub.media("image", "image/png"), hub.linked("image")), max_size=2))
+    sound = st.builds(
+        Media,
+        st.just("audio"),
+        media_type=st.none(),
+        data=hub.DATA,
+        extra=st.just({CHAT: {"id": "audio_1", "expires_at": 9, "transcript": "Hi"}}),
+    )
+    pictures += draw(st.lists(sound, max_size=1))
     return Choice([*parts, *called, *pictures], draw(named(CHAT_STOPS, bool(called))), draw(hub.maybe(hub.LOGPROBS)))
 
 
@@ -133,6 +145,7 @@ RESPONSES_CITED = st.lists(
     min_size=1,
     max_size=2,
 )
+PICTURE = {"id": "ig_1", "output_format": "png"}
 RESPONSES_STOPS = {
     "stop": ("stop", "completed"),
     "length": ("length", "max_output_tokens"),
@@ -149,8 +162,17 @@ def responses_answers(draw: Any) -> Response:
         own = {"id": f"rs_{number}", "summary": [{"type": "summary_text", "text": text}]}
         parts.append(Thinking(text, draw(hub.maybe(hub.IDS)), dialect=RESPONSES, extra={RESPONSES: own}))
     said = st.one_of(st.builds(Text, hub.TEXTS, citations=hub.maybe(RESPONSES_CITED)), st.builds(Refusal, hub.TEXTS))
-    parts += draw(st.lists(said, max_size=3))
+    ran = st.sampled_from(
+        [
+            Opaque(RESPONSES, {"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+            Media("image", "image/png", data="iVBORw0KGgo=", extra={RESPONSES: PICTURE}),
+        ]
+    )
+    parts += draw(st.lists(st.one_of(said, ran), max_size=4, unique_by=id))
     called = [replace(call, extra={RESPONSES: {"id": f"fc_{number}"}}) for number, call in enumerate(draw(hub.calls()))]
+    if draw(st.booleans()):
+        own = {"type": "custom", "id": "ctc_1"}
+        called.append(ToolCall("custom-call", "patch", arguments_of(draw(hub.TEXTS)), extra={RESPONSES: own}))
     weighed = draw(hub.maybe(hub.LOGPROBS)) if any(isinstance(part, Text) for part in parts) else None
     choice = Choice([*parts, *called], draw(named(RESPONSES_STOPS, bool(called))), weighed)
     usage = draw(hub.usages("cache_read", "cache_write_5m", "reasoning"))

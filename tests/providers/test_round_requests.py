@@ -17,6 +17,7 @@ from relay.ir import (
     Loss,
     Media,
     Message,
+    Opaque,
     Output,
     Part,
     Reasoning,
@@ -24,6 +25,7 @@ from relay.ir import (
     Request,
     Text,
     Thinking,
+    Tool,
     ToolCall,
     ToolChoice,
     ToolResult,
@@ -32,6 +34,7 @@ from relay_anthropic.caller import parse_request as parse_messages
 from relay_anthropic.citation import citation_of as messages_citation
 from relay_anthropic.request import body_of
 from relay_openai.compose import compose_request as compose_chat
+from relay_openai.custom import arguments_of, custom_tool
 from relay_openai.request import parse_request as parse_chat
 from relay_openai.responses.compose import compose_request as compose_responses
 from relay_openai.responses.request import parse_request as parse_responses
@@ -39,6 +42,7 @@ from tests import hub
 
 ROUNDS = settings(max_examples=150, deadline=None)
 CHAT, RESPONSES, MESSAGES = "openai-chat", "openai-responses", "anthropic-messages"
+CUSTOM_CALL = {"type": "custom", "id": "ctc_1"}
 EFFORTS = st.sampled_from(["low", "medium", "high"])
 
 
@@ -62,6 +66,18 @@ CHAT_MEDIA = st.one_of(
 )
 
 
+CHAT_OWN = st.builds(lambda at: Opaque(CHAT, {"type": "new_part", "at": at}), hub.COUNTS)
+GRAMMAR = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: X"}}
+
+
+def chat_custom(name: str, form: Any) -> Tool:
+    own = {"type": "custom", "custom": {"name": name, **({"format": form} if form else {})}}
+    return custom_tool(name, "", form, {CHAT: own})
+
+
+CHAT_CUSTOMS = st.builds(chat_custom, st.just("patch"), st.sampled_from([None, {"type": "text"}]))
+
+
 def chat_thought(text: str) -> Thinking:
     return Thinking(text, dialect=CHAT, extra={CHAT: {"reasoning_content": text}})
 
@@ -74,18 +90,25 @@ def chat_requests(draw: Any) -> Request:
         own = draw(st.sampled_from([None, {CHAT: {"role": "developer"}}]))
         messages.append(Message("system", [draw(hub.texts(hub.CACHES))], draw(names), own))
     for _ in range(draw(st.integers(1, 3))):
-        parts = draw(st.lists(st.one_of(hub.texts(hub.CACHES), CHAT_MEDIA), min_size=1, max_size=3))
+        parts = draw(st.lists(st.one_of(hub.texts(hub.CACHES), CHAT_MEDIA, CHAT_OWN), min_size=1, max_size=3))
         messages.append(Message("user", parts, draw(names)))
         said: list[Part] = [chat_thought(draw(hub.WORDS))] if draw(st.booleans()) else []
         said += [Text(draw(hub.WORDS))] if draw(st.booleans()) else [Refusal(draw(hub.WORDS))]
         called = draw(hub.calls(cache=hub.CACHES))
+        if draw(st.booleans()):
+            written = arguments_of(draw(hub.TEXTS))
+            called.append(ToolCall("custom-call", "patch", written, extra={CHAT: {"type": "custom"}}))
         messages.append(Message("assistant", [*said, *called], draw(names)))
         for call in called:
             messages.append(Message("user", [ToolResult(call.id, [Text(draw(hub.TEXTS))], cache=draw(hub.CACHES))]))
     request = Request(
         "m",
         messages,
-        tools=draw(hub.tools(strict=hub.maybe(st.booleans()), cache=hub.CACHES)),
+        tools=[
+            *draw(hub.tools(strict=hub.maybe(st.booleans()), cache=hub.CACHES)),
+            *draw(st.lists(CHAT_CUSTOMS, max_size=1)),
+            *draw(st.lists(st.just(Opaque(CHAT, {"type": "web_search"})), max_size=1)),
+        ],
         output=draw(st.one_of(st.none(), st.just(Output("json")), hub.outputs(hub.NAMES, hub.maybe(st.booleans())))),
         sampling=draw(
             hub.sampling(
@@ -147,6 +170,18 @@ def responses_thoughts(draw: Any) -> Thinking:
     return Thinking(text, draw(hub.maybe(hub.IDS)), dialect=RESPONSES, extra={RESPONSES: own})
 
 
+RESPONSES_OWN = st.builds(
+    lambda name: Opaque(RESPONSES, {"type": "web_search_call", "id": f"ws_{name}", "status": "completed"}), hub.IDS
+)
+RESPONSES_TOOLS = st.sampled_from(
+    [
+        custom_tool("patch", "", None, {RESPONSES: {"type": "custom", "name": "patch"}}),
+        Opaque(RESPONSES, {"type": "web_search"}),
+        Opaque(RESPONSES, {"type": "image_generation", "size": "auto"}),
+    ]
+)
+
+
 @st.composite
 def responses_requests(draw: Any) -> Request:
     messages: list[Message] = []
@@ -160,7 +195,10 @@ def responses_requests(draw: Any) -> Request:
             messages.append(Message("system", [Text(draw(hub.WORDS))], extra={RESPONSES: {"role": "developer"}}))
         said: list[Part] = draw(st.lists(responses_thoughts(), max_size=2))
         said += draw(st.lists(st.one_of(hub.texts(), st.builds(Refusal, hub.WORDS)), min_size=1, max_size=2))
+        said += draw(st.lists(RESPONSES_OWN, max_size=1))
         called = [call for call in draw(hub.calls()) if call.id not in taken]
+        if "custom" not in taken and draw(st.booleans()):
+            called.append(ToolCall("custom", "patch", arguments_of(draw(hub.TEXTS)), extra={RESPONSES: CUSTOM_CALL}))
         taken |= {call.id for call in called}
         messages.append(Message("assistant", [*said, *called]))
         answers = st.one_of(
@@ -171,7 +209,7 @@ def responses_requests(draw: Any) -> Request:
     request = Request(
         "m",
         messages,
-        tools=draw(hub.tools(strict=st.booleans())),
+        tools=[*draw(hub.tools(strict=st.booleans())), *draw(st.lists(RESPONSES_TOOLS, max_size=2, unique_by=id))],
         output=draw(
             st.one_of(
                 st.none(), st.sampled_from([Output("text"), Output("json")]), hub.outputs(hub.NAMES, st.booleans())
@@ -225,6 +263,21 @@ MESSAGES_THOUGHTS = st.one_of(
 )
 
 
+MESSAGES_OWN = st.sampled_from(
+    [
+        Opaque(MESSAGES, {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "a"}}),
+        Opaque(MESSAGES, {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []}),
+        Opaque(MESSAGES, {"type": "search_result", "source": "https://a.test", "title": "A", "content": []}),
+    ]
+)
+MESSAGES_TOOLS = st.sampled_from(
+    [
+        Opaque(MESSAGES, {"type": "web_search_20250305", "name": "web_search"}),
+        Opaque(MESSAGES, {"type": "bash_20250124", "name": "bash"}),
+    ]
+)
+
+
 def messages_thinking() -> st.SearchStrategy[tuple[Reasoning | None, bool]]:
     """How much is thought, and whether that leaves sampling to the caller."""
     shown = st.sampled_from(["auto", "none"])
@@ -255,13 +308,16 @@ def messages_requests(draw: Any) -> Request:
         called = draw(hub.calls(cache=hub.CACHES))
         # Models that think by a budget go on only from calls that they thought about.
         said = [draw(MESSAGES_THOUGHTS)]
-        said += draw(st.lists(st.one_of(MESSAGES_TEXTS, MESSAGES_THOUGHTS), max_size=3))
+        said += draw(st.lists(st.one_of(MESSAGES_TEXTS, MESSAGES_THOUGHTS, MESSAGES_OWN), max_size=3))
         messages.append(Message("assistant", [*said, *called]))
     reasoning, free = draw(messages_thinking())
     request = Request(
         "claude-opus-4-6",
         messages if draw(st.booleans()) else messages[:-1],
-        tools=draw(hub.tools(strict=st.sampled_from([None, True]), cache=hub.CACHES)),
+        tools=[
+            *draw(hub.tools(strict=st.sampled_from([None, True]), cache=hub.CACHES)),
+            *draw(st.lists(MESSAGES_TOOLS, max_size=2, unique_by=id)),
+        ],
         output=draw(hub.maybe(hub.outputs(st.none(), st.none()))),
         sampling=draw(hub.sampling(temperature=hub.SHARES, stop=hub.STOPS) if free else hub.sampling(stop=hub.STOPS)),
         reasoning=reasoning,

@@ -16,6 +16,7 @@ from relay import Target
 from relay.errors import Unsupported
 from relay.ir import Loss, LossKind, Message, Output, Reasoning, Request, Sampling, Text, Tool, ToolChoice
 from relay.kit import Losses, dumps, foreign_fields
+from relay_openai.custom import CUSTOM
 from relay_openai.losses import CACHE, FIXED, NO_BUDGET, NO_REASONING, REFUSED, TOOL, TOP_K, UNKNOWN
 from relay_openai.models import FIXED_SAMPLING, capabilities_of
 from relay_openai.responses.rows import Rows
@@ -119,12 +120,15 @@ def _tools(body: dict[str, Any], request: Request, own: dict[str, Any], losses: 
 def _tool(tool: Tool, losses: Losses) -> dict[str, Any]:
     if tool.cache is not None:
         losses.add(CACHE)
+    own = {key: value for key, value in own_fields(tool.extra).items() if key not in ("namespace", "name")}
+    if own.get("type") == CUSTOM:
+        return {**own, "name": tool.name}
     shown: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description is not None:
         shown["description"] = tool.description
     shown["parameters"] = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
     shown["strict"] = bool(tool.strict)
-    return {**shown, **own_fields(tool.extra)}
+    return {**shown, **{key: value for key, value in own.items() if key != "type"}}
 
 
 def _choice(choice: ToolChoice) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from relay.errors import Unsupported
 from relay.ir import Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay.kit import Losses, data_url
+from relay_openai.custom import CUSTOM, input_of
 from relay_openai.losses import BLOCK, CACHE, IS_ERROR, MEDIA, NAMES, SERVER_CALL, SERVER_RESULT, THINKING
 from relay_openai.responses.wire import DIALECT, own_fields
 from relay_openai.wire import AUDIO_TYPES
@@ -24,6 +25,8 @@ class Rows:
     def __init__(self, losses: Losses) -> None:
         self._losses = losses
         self._items: list[Item] = []
+        self._customs: set[str] = set()
+        """Calls of custom tools, whose results are of a kind of their own."""
 
     def compose(self, messages: list[Message]) -> list[Item]:
         """All items, in order."""
@@ -69,7 +72,8 @@ class Rows:
         if part.is_error:
             self._losses.add(IS_ERROR)
         output = [item for inner in part.parts if (item := self._content(inner)) is not None]
-        item = {"type": "function_call_output", "call_id": part.call_id, "output": _plain(output) if output else ""}
+        kind = "custom_tool_call_output" if part.call_id in self._customs else "function_call_output"
+        item = {"type": kind, "call_id": part.call_id, "output": _plain(output) if output else ""}
         self._items.append({**item, **own_fields(part.extra)})
 
     # What the model said.
@@ -121,6 +125,10 @@ class Rows:
             self._losses.add(SERVER_CALL)
             return None
         own = {key: value for key, value in own_fields(part.extra).items() if key != "type"}
+        if own_fields(part.extra).get("type") == CUSTOM:
+            self._customs.add(part.id)
+            call = {"type": "custom_tool_call", "call_id": part.id, "name": part.name}
+            return {**call, "input": input_of(part.arguments), **own}
         return {
             "type": "function_call",
             "call_id": part.id,

@@ -74,7 +74,7 @@ def _custom(fields: dict[str, Any], path: str) -> Tool:
         word(fields.get("name"), f"{path}.name"),
         "" if description is None else text(description, f"{path}.description"),
         None if form is None else obj(form, f"{path}.format"),
-        own_extra({key: item for key, item in fields.items() if key != "description" and item is not None}),
+        own_extra({key: item for key, item in fields.items() if item is not None}),
     )
 
 

@@ -64,6 +64,13 @@ MEDIA = st.one_of(
     )
 )
 TEXTS = st.builds(Text, WORDS)
+SIGNED_TEXTS = st.builds(Text, WORDS, extra=SIGNED)
+SIGNED_NOTHING = st.builds(Text, st.just(""), extra=SIGNED)
+LINKED = st.one_of(
+    st.builds(Media, st.just("image"), media_type=st.just("image/png"), url=st.just("https://a.test/a.png")),
+    st.builds(Media, st.just("video"), media_type=st.just("video/mp4"), file_id=st.just("files/abc")),
+)
+CODE = st.just(Opaque(DIALECT, {"executableCode": {"language": "PYTHON", "code": "1"}}))
 OWN_THOUGHTS = st.builds(Thinking, WORDS, dialect=st.just(DIALECT), extra=st.one_of(st.none(), SIGNED))
 
 
@@ -78,20 +85,31 @@ def apart(parts: list[Part]) -> list[Part]:
 
 
 @st.composite
-def conversations(draw: Any) -> list[Message]:
+def conversations(draw: Any, nested: bool) -> list[Message]:
+    """`nested`: the model takes pictures inside of results."""
     messages = []
     if draw(st.booleans()):
         messages.append(Message("system", [Text(draw(WORDS))]))
     waiting: list[ToolCall] = []
     for turn in range(draw(st.integers(1, 3))):
         results: list[Part] = [
-            ToolResult(call.id, [Text(draw(WORDS))], is_error=draw(st.booleans()), name=call.name) for call in waiting
+            ToolResult(
+                call.id,
+                [Text(draw(WORDS)), *draw(st.lists(MEDIA, max_size=1 if nested else 0))],
+                is_error=draw(st.booleans()),
+                name=call.name,
+            )
+            for call in waiting
         ]
-        messages.append(Message("user", [*results, *draw(st.lists(st.one_of(TEXTS, MEDIA), min_size=1, max_size=3))]))
+        messages.append(
+            Message("user", [*results, *draw(st.lists(st.one_of(TEXTS, MEDIA, LINKED), min_size=1, max_size=3))])
+        )
         waiting = [
-            ToolCall(f"call-{turn}-{number}", draw(NAMES), draw(ARGUMENTS)) for number in range(draw(st.integers(0, 2)))
+            ToolCall(f"call-{turn}-{number}", draw(NAMES), draw(ARGUMENTS), extra=draw(SIGNED))
+            for number in range(draw(st.integers(0, 2)))
         ]
-        said = apart(draw(st.lists(st.one_of(TEXTS, OWN_THOUGHTS), min_size=1, max_size=4)))
+        own = st.one_of(TEXTS, OWN_THOUGHTS, SIGNED_TEXTS, SIGNED_NOTHING, CODE, MEDIA)
+        said = apart(draw(st.lists(own, min_size=1, max_size=4)))
         messages.append(Message("assistant", [*said, *waiting]))
     return messages if draw(st.booleans()) else messages[:-1]
 
@@ -138,8 +156,11 @@ def requests(draw: Any) -> tuple[str, Request]:
     choice = draw(st.sampled_from(choices))
     request = Request(
         model,
-        draw(conversations()),
-        tools=[tools[0]] if choice is not None and choice.mode == "tool" else list(tools),
+        draw(conversations(model.startswith("gemini-3"))),
+        tools=[
+            *([tools[0]] if choice is not None and choice.mode == "tool" else tools),
+            *draw(st.lists(st.just(Opaque(DIALECT, {"googleSearch": {}})), max_size=1)),
+        ],
         tool_choice=choice,
         output=draw(st.sampled_from([None, Output("json"), Output("schema", schema={"type": "object"})])),
         sampling=draw(SAMPLING),
@@ -190,8 +211,6 @@ ENDINGS = st.sampled_from(
         {DIALECT: {"safetyRatings": [{"category": "X"}], "avgLogprobs": 0.5}},
     ]
 )
-CODE = st.just(Opaque(DIALECT, {"executableCode": {"language": "PYTHON", "code": "1"}}))
-SIGNED_TEXTS = st.builds(Text, WORDS, extra=SIGNED)
 ANSWERS = st.lists(
     st.one_of(
         TEXTS,
