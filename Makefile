@@ -5,6 +5,7 @@
 # make lint types docs check
 # make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
+# make bench-pairs  what a call costs from each dialect to each: two minutes
 # make bench-guard  fails if a call costs a tenth more than is written down; counts, and needs no quiet machine
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 TRAFFIC ?=
 
-.PHONY: clients run demo test lint types docs format check conformance bench bench-guard bench-features clean
+.PHONY: clients run demo test lint types docs format check conformance bench bench-pairs bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -54,6 +55,9 @@ conformance: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-pairs: $(VENV)/.bench
+	@$(BIN)/python benchmarks/pairs.py $(ARGS)
 
 bench-guard: $(VENV)/.bench
 	@$(BIN)/python benchmarks/instructions.py $(ARGS)

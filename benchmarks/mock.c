@@ -1,4 +1,4 @@
-/* The upstream of the benchmark: answers chat requests in two dialects, as fast as one thread can.
+/* The upstream of the benchmark: answers chat requests in four dialects, as fast as one thread can.
  *
  *     mock PORT
  *
@@ -7,8 +7,9 @@
  *     "model":"mock-COUNT-PAUSE"    with "stream":true, COUNT pieces of text, PAUSE milliseconds apart (0: at once);
  *                                   without, one whole answer after PAUSE milliseconds
  *
- * A path that ends in /messages is answered as Anthropic Messages, every other POST as OpenAI Chat Completions, and every
- * GET with an empty list of models. Each piece of text holds `@` and the time at which it was written (CLOCK_MONOTONIC,
+ * A path that ends in /messages is answered as Anthropic Messages, one in /responses as OpenAI Responses, one that asks
+ * to generate content as the Gemini API (whose model and whose wish to stream stand in the path), every other POST as
+ * OpenAI Chat Completions, and every GET with an empty list of models. Each piece of text holds `@` and the time at which it was written (CLOCK_MONOTONIC,
  * nanoseconds, 16 digits of hex), by which load.c knows how long it was under way.
  */
 #define _GNU_SOURCE
@@ -32,8 +33,11 @@ typedef struct {
     size_t length, size;
 } Buffer;
 
+enum Dialect { CHAT, MESSAGES, RESPONSES, GEMINI };
+
 typedef struct {
-    int open, waiting, messages, usage;
+    int open, waiting, usage;
+    enum Dialect dialect;
     int count, left, pause;     /* pieces of the answer, those still to write, ms between them */
     int begun;                  /* the stream's head was written */
     int streams;                /* 0: one whole answer */
@@ -86,12 +90,35 @@ static void piece(Buffer *b, const char *form, ...) {
 
 #define CHUNK "data: {\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"mock\","
 #define BLOCK "event: content_block_"
+#define RESPONSE "\"response\":{\"id\":\"resp_mock\",\"object\":\"response\",\"created_at\":1700000000,\"model\":\"mock\","
+#define PART "\"item_id\":\"msg_mock\",\"output_index\":0,\"content_index\":0,"
+#define GENERATED "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"%s\"}]},\"index\":0%s}],"
+#define BESIDE "\"usageMetadata\":{\"promptTokenCount\":20,\"candidatesTokenCount\":%d,\"totalTokenCount\":%d}," \
+    "\"modelVersion\":\"mock\",\"responseId\":\"r-mock\"}"
+
+/* One event of Responses: its kind, its number, and the rest of its fields. */
+static void event(Peer *p, const char *kind, int number, const char *form, ...) {
+    char rest[HEADROOM - 256];
+    va_list arguments;
+    va_start(arguments, form);
+    vsnprintf(rest, sizeof rest, form, arguments);
+    va_end(arguments);
+    piece(&p->out, "event: response.%s\ndata: {\"type\":\"response.%s\",%s,\"sequence_number\":%d}\n\n", kind, kind, rest, number);
+}
 
 static void stream_head(Peer *p) {
     static const char head[] =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
     add(&p->out, head, sizeof head - 1);
-    if (!p->messages) {
+    if (p->dialect == GEMINI) return;
+    if (p->dialect == RESPONSES) {
+        event(p, "created", 0, RESPONSE "\"status\":\"in_progress\",\"output\":[]}");
+        event(p, "output_item.added", 1, "\"output_index\":0,\"item\":{\"id\":\"msg_mock\",\"type\":\"message\","
+              "\"status\":\"in_progress\",\"role\":\"assistant\",\"content\":[]}");
+        event(p, "content_part.added", 2, PART "\"part\":{\"type\":\"output_text\",\"text\":\"\",\"annotations\":[]}");
+        return;
+    }
+    if (p->dialect == CHAT) {
         piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n");
         return;
     }
@@ -102,7 +129,13 @@ static void stream_head(Peer *p) {
 }
 
 static void stream_piece(Peer *p, long long at) {
-    if (p->messages)
+    char text[32];
+    if (p->dialect == GEMINI) {
+        snprintf(text, sizeof text, " @%016llx", at);
+        piece(&p->out, GENERATED BESIDE "\r\n\r\n", text, "", p->count - p->left + 1, p->count - p->left + 21);
+    } else if (p->dialect == RESPONSES)
+        event(p, "output_text.delta", p->count - p->left + 3, PART "\"delta\":\" @%016llx\"", at);
+    else if (p->dialect == MESSAGES)
         piece(&p->out, BLOCK "delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" @%016llx\"}}\n\n", at);
     else
         piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{\"content\":\" @%016llx\"},\"finish_reason\":null}]}\n\n", at);
@@ -110,7 +143,15 @@ static void stream_piece(Peer *p, long long at) {
 
 static void stream_end(Peer *p) {
     int count = p->count;
-    if (p->messages) {
+    if (p->dialect == GEMINI) {
+        piece(&p->out, GENERATED BESIDE "\r\n\r\n", "", ",\"finishReason\":\"STOP\"", count, count + 20);
+    } else if (p->dialect == RESPONSES) {
+        event(p, "output_text.done", count + 3, PART "\"text\":\"\"");
+        event(p, "output_item.done", count + 4, "\"output_index\":0,\"item\":{\"id\":\"msg_mock\",\"type\":\"message\","
+              "\"status\":\"completed\",\"role\":\"assistant\",\"content\":[]}");
+        event(p, "completed", count + 5, RESPONSE "\"status\":\"completed\",\"output\":[],\"usage\":{\"input_tokens\":20,"
+              "\"output_tokens\":%d,\"total_tokens\":%d}}", count, count + 20);
+    } else if (p->dialect == MESSAGES) {
         piece(&p->out, BLOCK "stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n");
         piece(&p->out, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},"
               "\"usage\":{\"output_tokens\":%d}}\n\n", count);
@@ -130,7 +171,15 @@ static void whole_answer(Peer *p) {
     static const char words[] = WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS "MOCK";
     char body[HEADROOM], head[128];
     int length;
-    if (p->messages)
+    if (p->dialect == GEMINI)
+        length = snprintf(body, sizeof body, "{\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"%s\"}]},"
+                          "\"index\":0,\"finishReason\":\"STOP\"}]," BESIDE, words, 180, 200);
+    else if (p->dialect == RESPONSES)
+        length = snprintf(body, sizeof body, "{\"id\":\"resp_mock\",\"object\":\"response\",\"created_at\":1700000000,\"model\":\"mock\","
+                          "\"status\":\"completed\",\"output\":[{\"id\":\"msg_mock\",\"type\":\"message\",\"status\":\"completed\","
+                          "\"role\":\"assistant\",\"content\":[{\"type\":\"output_text\",\"text\":\"%s\",\"annotations\":[]}]}],"
+                          "\"usage\":{\"input_tokens\":20,\"output_tokens\":180,\"total_tokens\":200}}", words);
+    else if (p->dialect == MESSAGES)
         length = snprintf(body, sizeof body, "{\"id\":\"msg_mock\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"mock\","
                           "\"content\":[{\"type\":\"text\",\"text\":\"%s\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,"
                           "\"usage\":{\"input_tokens\":20,\"output_tokens\":180}}", words);
@@ -200,12 +249,17 @@ static void answer(int fd) {
     } else {
         char *text = p->in.data + body;
         size_t length = end - body;
-        char *model = memmem(text, length, "\"mock-", 6);
+        size_t path = line_end ? (size_t)(line_end - p->in.data) : 0;
+        char *generate = memmem(p->in.data, path, "enerateContent", 14);
+        char *model = generate ? memmem(p->in.data, path, "/mock-", 6) : memmem(text, length, "\"mock-", 6);
         char *streams = memmem(text, length, "\"stream\"", 8);
         if (model) sscanf(model + 6, "%d-%d", &count, &pause);
-        p->streams = streams && memmem(streams, 16 < length ? 16 : length, "true", 4);
+        p->streams = generate ? memmem(p->in.data, path, ":streamG", 8) != NULL
+                              : streams && memmem(streams, 16 < length ? 16 : length, "true", 4);
         p->usage = memmem(text, length, "include_usage", 13) != NULL;
-        p->messages = line_end && line_end - p->in.data > 9 && !memcmp(line_end - 9, "/messages", 9);
+        p->dialect = generate ? GEMINI
+                     : path > 9 && !memcmp(line_end - 9, "/messages", 9) ? MESSAGES
+                     : path > 10 && !memcmp(line_end - 10, "/responses", 10) ? RESPONSES : CHAT;
         p->count = p->left = count;
         p->begun = 0;
         p->pause = pause;

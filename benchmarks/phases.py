@@ -40,6 +40,10 @@ class Phase:
     """What CPU time is counted for."""
     cross: bool = False
     """Asked in one dialect, answered by an upstream of another."""
+    path: str = ""
+    """Where it is asked, if not where the gateway has Chat Completions."""
+    marker: str = ""
+    """What a good answer holds, if not the end of a stream of Chat Completions, or the mock's last word."""
 
     def body(self, model: str = "{model}") -> bytes:
         """The request; `model` is how the gateway wants models to be named."""
@@ -80,8 +84,9 @@ class Load:
     def _start(self, phase: Phase, port: int, gateway: Gateway) -> subprocess.Popen[str]:
         file = self._folder / f"{phase.name.replace(' ', '-')}.json"
         file.write_bytes(phase.body(gateway.model))
-        command = [self._program, "-p", port, "-P", gateway.path, "-H", f"authorization: Bearer {KEY}", "-b", file]
-        command += ["-m", "[DONE]" if phase.stream else "MOCK", "-c", phase.connections]
+        path, marker = phase.path or gateway.path, phase.marker or ("[DONE]" if phase.stream else "MOCK")
+        command = [self._program, "-p", port, "-P", path, "-H", f"authorization: Bearer {KEY}", "-b", file]
+        command += ["-m", marker, "-c", phase.connections]
         if phase.requests:
             command += ["-n", phase.requests]
         if phase.seconds:

@@ -17,7 +17,7 @@ from unittest import mock
 import click
 import msgspec
 from aiohttp import web
-from measured import features, growth, measured, table
+from measured import features, growth, measured, pairs, table
 from promised import promises_block, readme_block
 from proven import conformance
 from provoked import answers_block, pairs_block, requests_block
@@ -562,6 +562,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "losses-answers": answers_block,
     "performance": measured,
     "features": features,
+    "pairs": pairs,
     "growth": growth,
     "promises": promises_block,
     "promises-short": readme_block,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["features", "growth", "measured", "table"]
+__all__ = ["features", "growth", "measured", "pairs", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,11 +30,23 @@ def measured() -> str:
     return found
 
 
+def pairs() -> str:
+    """The table of the last saved run of `benchmarks/pairs.py`."""
+    result = json.loads((ROOT / "benchmarks" / "pairs.json").read_text(encoding="utf-8"))
+    found: str = benchmark("matrix").table(result["rounds"])
+    return f"{len(result['rounds'])} rounds on {result['machine']['date']}:\n\n{found}"
+
+
 def benchmark_report() -> Any:
-    """`benchmarks/report.py`, which is a program's part and not a package's."""
-    spec = importlib.util.spec_from_file_location("benchmark_report", ROOT / "benchmarks" / "report.py")
+    """`benchmarks/report.py`."""
+    return benchmark("report")
+
+
+def benchmark(name: str) -> Any:
+    """A module of `benchmarks/`, which is a program's part and not a package's."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
     if spec is None or spec.loader is None:
-        raise ImportError("benchmarks/report.py cannot be read")
+        raise ImportError(f"benchmarks/{name}.py cannot be read")
     module = importlib.util.module_from_spec(spec)
     # Its dataclasses look their module up.
     sys.modules[spec.name] = module

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-MODULES = ("bench", "counting", "features", "gateways", "instructions", "lockstep", "phases", "report", "tree")
+MODULES = (
+    *("bench", "counting", "features", "gateways", "instructions", "lockstep", "matrix", "pairs", "phases", "report"),
+    "tree",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,15 @@ def test_an_answer_without_what_it_should_hold_is_bad(programs: Path, upstream: 
     assert (told["ok"], told["bad"]) == (0, 3)
 
 
-@pytest.mark.parametrize(("path", "last"), [("/v1/chat/completions", "[DONE]"), ("/v1/messages", "message_stop")])
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        ("/v1/chat/completions", "[DONE]"),
+        ("/v1/messages", "message_stop"),
+        ("/v1/responses", "response.completed"),
+        ("/v1beta/models/mock-150-0:streamGenerateContent?alt=sse", '"finishReason":"STOP"'),
+    ],
+)
 def test_every_piece_of_a_stream_is_counted(
     programs: Path, upstream: int, tmp_path: Path, path: str, last: str
 ) -> None:
