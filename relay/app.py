@@ -27,7 +27,7 @@ from relay.http1 import Http1Transport
 from relay.ir import Usage
 from relay.life import Life
 from relay.limits import Limiter
-from relay.manager import Plugins, guarded
+from relay.manager import BoundFamily, Plugins, guarded
 from relay.memory import Memory
 from relay.meter import settled
 from relay.middleware import errors, finish_headers
@@ -213,6 +213,10 @@ class Relay:
         listing = family.list_models(upstream)
         if not isinstance(listing, ModelListing):
             return listing
+        found = [await self._listed(family, upstream, one) for one in (listing, *listing.more)]
+        return [model for models in found for model in models]
+
+    async def _listed(self, family: BoundFamily, upstream: Upstream, listing: ModelListing) -> Sequence[Model]:
         transport = family.family.transport or self.transport
         async with transport.send(listing.request, upstream) as answer:
             body = await answer.read(LISTING_BYTES)

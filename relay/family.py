@@ -257,6 +257,8 @@ class ModelListing:
 
     request: UpstreamRequest
     parse: Callable[[bytes], Sequence[Model]]
+    more: Sequence[ModelListing] = ()
+    """Further lists, for upstreams that keep their models in several: all of them count."""
 
 
 def is_loopback(host: str) -> bool:
