@@ -23,6 +23,7 @@ from proven import conformance
 from provoked import answers_block, pairs_block, requests_block
 
 import relay_anthropic
+import relay_bedrock
 import relay_gemini
 from relay import Target, errors, hookspecs, settings
 from relay.cli import BUILT_IN, commands
@@ -52,8 +53,8 @@ def code(text: str) -> str:
 
 @functools.cache
 def plugins() -> Plugins:
-    """The built-in plugins, as in a relay without a configuration where everything is installed."""
-    with mock.patch("relay_local.available", return_value=True):
+    """The built-in plugins, as in a relay without a configuration where everything is installed, and nothing set."""
+    with mock.patch("relay_local.available", return_value=True), mock.patch.dict("os.environ", clear=True):
         return Plugins.load()
 
 
@@ -243,6 +244,7 @@ def families() -> str:
 
 ABOUT = {
     "anthropic": "the Messages API",
+    "bedrock": "models of many makers behind the Converse API",
     "demo": "nothing: it answers inside the relay, for tests and a first look",
     "gemini": "the Gemini API",
     "local": "a small model in a child process of the relay (extra `i8relay[local]`)",
@@ -546,6 +548,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "settings": settings_block,
     "options-openai": options_openai,
     "options-anthropic": lambda: listed_options(relay_anthropic),
+    "options-bedrock": lambda: listed_options(relay_bedrock),
     "options-gemini": lambda: listed_options(relay_gemini),
     "hosts": hosts,
     "dialects": dialects,

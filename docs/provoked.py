@@ -42,6 +42,7 @@ def _picture(detail: str) -> Body:
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 FUNCTION = {"type": "function", "function": {"name": "look", "parameters": SCHEMA}}
 ANSWER = {"role": "tool", "tool_call_id": "call_1", "content": "blue"}
+PLAN = {"type": "file", "file": {"filename": "plan.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}}
 
 CHAT: tuple[Body, ...] = (
     _chat(messages=[{"role": "system", "content": "Go."}]),
@@ -85,6 +86,9 @@ CHAT: tuple[Body, ...] = (
     _chat(reasoning_effort="high", tools=[FUNCTION], tool_choice="required"),
     _turns({"role": "assistant", "content": None, "tool_calls": [CALL]}, ANSWER, reasoning_effort="high"),
     _chat(logit_bias={"1": 1}, user="ann"),
+    _chat(user="a" * 300),
+    _chat(messages=[{"role": "user", "content": [PLAN, {"type": "text", "text": "Hi"}]}]),
+    _turns({"role": "assistant", "content": None, "tool_calls": [CALL]}, ANSWER, tools=[FUNCTION], tool_choice="none"),
     _chat(verbosity="low", service_tier="flex"),
     _chat(
         messages=[{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]}]
@@ -103,12 +107,14 @@ CITED = {
 }
 
 UNSIGNED = "relay.1." + base64.urlsafe_b64encode(b'{"dialect":"anthropic-messages"}').decode()
+ELSEWHERE = "relay.1." + base64.urlsafe_b64encode(b'{"dialect":"bedrock-converse"}').decode()
 
 RESPONSES: tuple[Body, ...] = (
     _row({"role": "assistant", "content": [CITED]}, {"role": "user", "content": "So?"}),
     _row({"type": "reasoning", "summary": [], "encrypted_content": "abc"}, {"role": "user", "content": "So?"}),
     # What the relay once wrote for another vendor's reasoning, without the signature that belongs to it.
     _row({"type": "reasoning", "summary": [], "encrypted_content": UNSIGNED}, {"role": "user", "content": "So?"}),
+    _row({"type": "reasoning", "summary": [], "encrypted_content": ELSEWHERE}, {"role": "user", "content": "So?"}),
     _row({"type": "web_search_call", "id": "ws_1", "status": "completed"}, {"role": "user", "content": "So?"}),
     _row({"role": "developer", "content": "Be brief."}),
     _row(
@@ -223,6 +229,17 @@ TARGETS: Mapping[str, tuple[tuple[str, Mapping[str, Any], frozenset[str]], ...]]
     "gemini": tuple(
         (model, {}, frozenset(("gemini",)))
         for model in ("gemini-2.0-flash", "gemini-2.5-flash", "gemini-2.5-pro", "gemini-3-pro-preview")
+    ),
+    "bedrock": tuple(
+        (model, {}, frozenset())
+        for model in (
+            "anthropic.claude-3-haiku-20240307-v1:0",
+            "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "global.anthropic.claude-opus-5",
+            "us.amazon.nova-2-lite-v1:0",
+            "us.meta.llama4-maverick-17b-instruct-v1:0",
+            "openai.gpt-oss-120b-1:0",
+        )
     ),
     "demo": (("demo-echo", {}, frozenset()),),
 }

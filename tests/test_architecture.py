@@ -59,7 +59,7 @@ CONTRACT = frozenset(
     f"relay{name}" for name in ("", ".ir", ".events", ".errors", ".kit", ".fold", ".skim", ".body", ".fields")
 )
 """All that a plugin may import of the core."""
-SHARED = frozenset({("relay_local", "relay_openai")})
+SHARED = frozenset({("relay_local", "relay_openai"), ("relay_bedrock", "relay_anthropic")})
 """Plugins that build on another one: (who, on whom)."""
 
 VENDORS = re.compile(

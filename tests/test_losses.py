@@ -103,6 +103,7 @@ BESIDE: dict[str, list[Loss]] = {
         *embedded("openai"),
     ],
     "anthropic": made("anthropic", Request("m", [TURN, RAN, TURN])),
+    "bedrock": made("bedrock", Request("m", [TURN, RAN, TURN])),
     "gemini": [*made("gemini", Request("m", [TURN, RAN, TURN])), *embedded("gemini")],
     "demo": embedded("demo"),
 }

@@ -30,6 +30,7 @@ from relay_anthropic.losses import (
     UNKNOWN,
 )
 from relay_anthropic.reasoning import apply_reasoning
+from relay_anthropic.schema import closed
 
 __all__ = ["body_of", "count_body"]
 
@@ -177,30 +178,7 @@ def _output(body: dict[str, Any], output: Output | None, losses: kit.Losses) -> 
     if output.kind == "json" or output.schema is None:
         losses.add(JSON_MODE)
         return
-    body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": _closed(output.schema)}
-
-
-_MAPS = ("properties", "$defs", "definitions", "patternProperties")
-_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
-
-
-def _closed(schema: Any) -> Any:
-    """`schema` with every object closed to further properties unless it says otherwise: the vendor insists on it."""
-    if not isinstance(schema, dict):
-        return schema
-    closed = dict(schema)
-    for name in _MAPS:
-        if isinstance(schema.get(name), dict):
-            closed[name] = {key: _closed(value) for key, value in schema[name].items()}
-    for name in _LISTS:
-        if isinstance(schema.get(name), list):
-            closed[name] = [_closed(value) for value in schema[name]]
-    if "items" in schema:
-        closed["items"] = _closed(schema["items"])
-    kind = schema.get("type")
-    if kind == "object" or (isinstance(kind, list) and "object" in kind):
-        closed.setdefault("additionalProperties", False)
-    return closed
+    body.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": closed(output.schema)}
 
 
 # Sampling.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.replay.readings import chat, gemini, messages, responses
+from tests.replay.readings import bedrock, chat, gemini, messages, responses
 from tests.replay.said import Reading, frames, objects, status_in, words_of
 
 
@@ -20,12 +20,14 @@ READERS: Mapping[str, Reader] = {
     "openai-responses": responses.read,
     "anthropic-messages": messages.read,
     "gemini": gemini.read,
+    "bedrock-converse": bedrock.read,
 }
 ENDED: Mapping[str, Callable[..., bool]] = {
     "openai-chat": chat.ended,
     "openai-responses": responses.ended,
     "anthropic-messages": messages.ended,
     "gemini": gemini.ended,
+    "bedrock-converse": bedrock.ended,
 }
 
 
@@ -53,7 +55,7 @@ def failure(exchange: dict[str, Any]) -> Told | None:
         found = [value] if isinstance(value, dict) else value
         bad = [one for one in found if one.get("error") and not (one.get("choices") or one.get("output"))]
         return Told(status_in(bad[0]["error"]), words_of(json.dumps(bad[0]).encode())) if bad else None
-    if body.lstrip().startswith(b"["):
+    if body.lstrip().startswith(b"[") or exchange["dialect"] == "bedrock-converse":
         return None
     for value in reversed(objects(body)):
         error = value.get("error")

@@ -17,8 +17,9 @@ PATHS: Mapping[str, re.Pattern[str]] = {
     "openai-responses": re.compile(r"responses/?$"),
     "anthropic-messages": re.compile(r"messages/?$|:(stream)?[rR]awPredict$"),
     "gemini": re.compile(r":(stream)?[gG]enerateContent$"),
+    "bedrock-converse": re.compile(r"/converse(-stream)?$"),
 }
-"""What was recorded of the four families, by dialect: how the path of a generation ends."""
+"""What was recorded of the families, by format: how the path of a generation ends."""
 
 Exchange = dict[str, Any]
 Group = tuple[str, bool]
@@ -46,7 +47,7 @@ class Recordings:
     """What a folder holds."""
 
     exchanges: list[Exchange] = field(default_factory=list)
-    """Generations of the four families. Each has its answer's bytes under `body`."""
+    """Generations of the families. Each has its answer's bytes under `body`."""
     others: Counter[str] = field(default_factory=Counter)
     """What is not for this relay, counted by what it is."""
 

@@ -62,6 +62,11 @@ api_key = "sk-replay-messages"
 family = "gemini"
 base_url = "{url}"
 api_key = "sk-replay-gemini"
+
+[upstreams.bedrock]
+family = "bedrock"
+base_url = "{url}"
+api_key = "sk-replay-bedrock"
 """
 MODEL = """
 [models.replay-{name}]
@@ -73,6 +78,7 @@ UPSTREAMS = {
     "openai-responses": "responses",
     "anthropic-messages": "messages",
     "gemini": "gemini",
+    "bedrock-converse": "bedrock",
 }
 SILENT = "silent"
 """The upstream for hosts whose streams never say why the model stopped."""
@@ -87,6 +93,8 @@ PATHS: Mapping[tuple[str, bool], str] = {
     ("messages", True): "/v1/messages",
     ("gemini", False): "/v1beta/models/upstream-gemini:generateContent",
     ("gemini", True): "/v1beta/models/upstream-gemini:streamGenerateContent?alt=sse",
+    ("bedrock", False): "/model/upstream-bedrock/converse",
+    ("bedrock", True): "/model/upstream-bedrock/converse-stream",
 }
 NANO_PER_INPUT = 1000
 NANO_PER_OUTPUT = 2000

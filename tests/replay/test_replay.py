@@ -23,6 +23,8 @@ COUNTS: dict[Group, int] = {
     ("azure-chat", True): 12,
     ("azure-responses", False): 14,
     ("azure-responses", True): 9,
+    ("bedrock-converse", False): 121,
+    ("bedrock-converse", True): 34,
     ("bedrock-mantle", False): 10,
     ("bedrock-mantle", True): 3,
     ("cerebras", False): 14,
@@ -99,7 +101,7 @@ async def test_what_was_recorded_comes_through(stage: Stage, recordings: Recordi
     exchanges = [exchange for exchange in recordings.exchanges if exchange["dialect"] == family]
     cell = await play_cell(stage, dialect, family, exchanges)
     assert not cell.wrong
-    assert cell.equal + cell.losses == cell.exchanges > 400
+    assert cell.equal + cell.losses == cell.exchanges > 150
 
 
 async def test_a_count_that_nobody_asked_for_is_not_shown(stage: Stage, recordings: Recordings) -> None:
@@ -126,4 +128,4 @@ async def test_no_recording_is_forgotten(recordings: Recordings) -> None:
     found = {group: len(exchanges) for group, exchanges in recordings.groups().items()}
     assert found.keys() == COUNTS.keys()
     assert all(found[group] >= count for group, count in COUNTS.items())
-    assert recordings.others["bedrock-converse"] > 100
+    assert recordings.others["cohere-v2-chat"] > 40
