@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from relay import Target, Upstream, UpstreamRequest
 from relay.errors import Unsupported, UpstreamError
+from relay_bedrock.generation import foundation_of
 from relay_bedrock.signature import Credentials, signed
 
 __all__ = ["address_of", "credentials_of", "endpoint_of", "region_of", "request_to"]
@@ -76,4 +77,6 @@ def endpoint_of(target: Target, operation: str, body: bytes, stream: bool) -> Up
     method = METHODS.get((operation, stream))
     if method is None:
         raise Unsupported(f"this upstream cannot do {operation!r}")
-    return request_to(target.upstream, address_of(target.upstream, target.model, method), body)
+    # Tokens are counted for models alone, not for the profiles through which they are reached.
+    model = foundation_of(target) if operation == "count_tokens" else target.model
+    return request_to(target.upstream, address_of(target.upstream, model, method), body)

@@ -15,7 +15,7 @@ from relay import Target
 from relay_anthropic.generation import Generation as ClaudeGeneration
 from relay_anthropic.generation import generation_of as claude_generation_of
 
-__all__ = ["EFFORTS", "Generation", "generation_of", "is_claude", "name_of"]
+__all__ = ["EFFORTS", "Generation", "foundation_of", "generation_of", "is_claude", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,9 @@ class Generation:
     json_results: bool = False
     """Whether what tools answer must be JSON."""
 
+
+PLACES = frozenset({"us", "us-gov", "eu", "apac", "jp", "au", "ca", "global"})
+"""With what the names of profiles begin that send requests around a part of the world."""
 
 EFFORTS: Mapping[str, str] = {
     "minimal": "low",
@@ -85,6 +88,13 @@ def name_of(target: Target) -> str:
     profiles = target.upstream.options.get("profiles")
     found = profiles.get(target.model) if isinstance(profiles, Mapping) else None
     return found if isinstance(found, str) else target.model
+
+
+def foundation_of(target: Target) -> str:
+    """The model without the place where it is served: `anthropic.claude-...` of `eu.anthropic.claude-...`."""
+    name = name_of(target).rpartition("/")[2]
+    place, _, rest = name.partition(".")
+    return rest if place in PLACES else name
 
 
 def is_claude(target: Target) -> bool:

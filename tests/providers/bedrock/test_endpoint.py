@@ -28,13 +28,24 @@ def endpoint(where: Target, operation: str = "generate", *, stream: bool = False
 
 
 @pytest.mark.parametrize(
-    ("operation", "stream", "method"),
-    [("generate", False, "converse"), ("generate", True, "converse-stream"), ("count_tokens", False, "count-tokens")],
+    ("stream", "method"),
+    [(False, "converse"), (True, "converse-stream")],
 )
-def test_model_and_method_stand_in_the_address(operation: str, stream: bool, method: str) -> None:
-    sent = endpoint(target(), operation, stream=stream)
+def test_model_and_method_stand_in_the_address(stream: bool, method: str) -> None:
+    sent = endpoint(target(), stream=stream)
     assert sent.url == f"{HERE}/model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0/{method}"
     assert (sent.method, sent.body) == ("POST", b"{}")
+
+
+PROFILE = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x"
+
+
+@pytest.mark.parametrize(
+    "model", [MODEL, MODEL.removeprefix("eu."), f"arn:aws:bedrock:eu-west-1:1:inference-profile/{MODEL}", PROFILE]
+)
+def test_tokens_are_counted_for_the_model_itself(model: str) -> None:
+    sent = endpoint(target(model=model, options={"profiles": {PROFILE: MODEL}}), "count_tokens")
+    assert sent.url == f"{HERE}/model/anthropic.claude-sonnet-4-5-20250929-v1%3A0/count-tokens"
 
 
 def test_a_name_is_one_segment_whatever_it_holds() -> None:
