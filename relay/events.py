@@ -201,14 +201,17 @@ class StreamMeter(Protocol):
     said why they stopped (`ended`), and whether that was because something was held back (`filtered`).
     """
 
-    usage: Usage | None
-    """The upstream's last count."""
     complete: bool
     """Whether the protocol's own end was seen."""
     begun: bool
     """Whether there was any real output, or the end."""
     error: RelayError | None
     """What the stream says went wrong."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The upstream's last count."""
+        ...
 
     @property
     def seen(self) -> float:

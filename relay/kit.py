@@ -161,6 +161,10 @@ EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """The blank line behind an event, whatever the line ends are. The groups are atomic: CRLF is not two line ends."""
 
 
+BLANK_LINES = (b"\n\n", b"\r\n\r\n")
+"""Behind which nothing is held back, whatever came before."""
+
+
 class WholeEvents:
     """A `StreamFilter` that passes whole events only, unchanged.
 
@@ -177,7 +181,7 @@ class WholeEvents:
 
     def feed(self, data: bytes, /) -> bytes:
         """What of `data`, and of bytes held back before, goes to the caller now."""
-        if not self._held and not self._open and data.endswith(b"\n\n"):
+        if not self._held and not self._open and data.endswith(BLANK_LINES):
             return self._filtered(data)
         buffer = self._held + data if self._held else data
         end = self._last_end(buffer)

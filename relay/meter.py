@@ -49,8 +49,10 @@ QUIET: frozenset[type[Any]] = frozenset({MessageStart, OpaqueEvent, PartExtra, P
 class Count(Protocol):
     """What is known of an answer so far."""
 
-    usage: Usage | None
-    """The upstream's last count."""
+    @property
+    def usage(self) -> Usage | None:
+        """The upstream's last count."""
+        ...
 
     @property
     def seen(self) -> float:

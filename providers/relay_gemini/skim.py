@@ -10,7 +10,7 @@ from relay.ir import Usage
 from relay_gemini.enums import STOP_KINDS, block_reason, finish_reason
 from relay_gemini.errors import error_of, find_error
 from relay_gemini.framing import ObjectDecoder
-from relay_gemini.usage import usage_of
+from relay_gemini.usage import is_count, usage_of
 
 __all__ = ["ContentMeter"]
 
@@ -18,10 +18,12 @@ __all__ = ["ContentMeter"]
 class ContentMeter:
     """A `StreamMeter` of response objects. It comes to the same end as the decoder, without building any events."""
 
-    __slots__ = ("_objects", "_reasons", "_seen", "begun", "complete", "error", "filtered", "usage")
+    __slots__ = ("_counts", "_objects", "_reasons", "_seen", "_usage", "begun", "complete", "error", "filtered")
 
     def __init__(self) -> None:
-        self.usage: Usage | None = None
+        self._counts: dict[str, Any] | None = None
+        """The last `usageMetadata`: every object has one, and only the last that came is ever asked for."""
+        self._usage: Usage | None = None
         self.complete = False
         self.begun = False
         self.error: RelayError | None = None
@@ -30,6 +32,13 @@ class ContentMeter:
         self.filtered = False
         """Whether the prompt, or a candidate, was held back."""
         self._seen = 0.0
+
+    @property
+    def usage(self) -> Usage | None:
+        """The upstream's last count."""
+        if self._counts is not None and (self._usage is None or self._usage.raw is not self._counts):
+            self._usage = usage_of(self._counts)
+        return self._usage
 
     @property
     def seen(self) -> float:
@@ -87,14 +96,15 @@ class ContentMeter:
         if isinstance(feedback, dict) and block_reason(feedback.get("blockReason")) is not None:
             self.filtered = True
         metadata = value.get("usageMetadata")
-        if isinstance(metadata, dict):
-            usage = usage_of(metadata)
-            if usage.input is not None or usage.output is not None:
-                self.usage = usage
+        if isinstance(metadata, dict) and is_count(metadata):
+            self._counts = metadata
 
     def _candidate(self, number: int, entry: dict[str, Any]) -> None:
-        reason = self._reasons[number] = finish_reason(entry.get("finishReason")) or self._reasons.get(number)
-        self.filtered = self.filtered or STOP_KINDS.get(reason or "", "other") == "filter"
+        reason = self._reasons.get(number)
+        if "finishReason" in entry:
+            reason = finish_reason(entry["finishReason"]) or reason
+            self.filtered = self.filtered or STOP_KINDS.get(reason or "", "other") == "filter"
+        self._reasons[number] = reason
         content = entry.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         for part in parts if isinstance(parts, list) else ():

@@ -25,7 +25,7 @@ from relay.events import (
     ThinkingDelta,
     UsageSeen,
 )
-from relay.ir import Extra, Media, Opaque, Refusal, StopReason, Text, Thinking, ToolCall, Usage
+from relay.ir import Extra, Media, Opaque, Refusal, StopReason, Text, Thinking, ToolCall
 from relay_gemini.arguments import PartialArguments
 from relay_gemini.citation import citations_of
 from relay_gemini.enums import STOP_KINDS, block_reason, finish_reason
@@ -71,7 +71,7 @@ class AnswerReader:
     even if its text is empty: the signature must come back on exactly that piece.
     """
 
-    __slots__ = ("_candidates", "_events", "_next", "_seed", "_started", "_usage", "blocked", "broken")
+    __slots__ = ("_candidates", "_counts", "_events", "_next", "_seed", "_started", "blocked", "broken")
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -79,7 +79,7 @@ class AnswerReader:
         self._next = 0
         self._seed = ""
         self._started = False
-        self._usage: Usage | None = None
+        self._counts: dict[str, Any] | None = None
         self.blocked: dict[str, Any] | None = None
         """The `promptFeedback` that says the prompt was refused."""
         self.broken: UpstreamError | None = None
@@ -117,10 +117,10 @@ class AnswerReader:
                 number = entry.get("index")
                 self._read_candidate(number if type(number) is int else place, entry)
         metadata = value.get("usageMetadata")
-        if isinstance(metadata, dict):
+        if isinstance(metadata, dict) and metadata != self._counts:
             usage = usage_of(metadata)
-            if usage != self._usage and (usage.input is not None or usage.output is not None):
-                self._usage = usage
+            if usage.input is not None or usage.output is not None:
+                self._counts = metadata
                 self._events.append(UsageSeen(usage))
 
     def end(self) -> None:
@@ -172,11 +172,11 @@ class AnswerReader:
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 self._read_part(number, candidate, part)
-        logprobs = logprobs_of(entry.get("logprobsResult"))
-        if logprobs:
+        if "logprobsResult" in entry and (logprobs := logprobs_of(entry["logprobsResult"])):
             self._events.append(Logprobs(logprobs, number))
-        # Some streams name a reason and go on: the last one counts.
-        candidate.reason = finish_reason(entry.get("finishReason")) or candidate.reason
+        if "finishReason" in entry:
+            # Some streams name a reason and go on: the last one counts.
+            candidate.reason = finish_reason(entry["finishReason"]) or candidate.reason
         for name, value in entry.items():
             if name not in _CANDIDATE and value is not None:
                 candidate.extra[name] = value

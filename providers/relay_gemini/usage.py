@@ -8,7 +8,15 @@ from relay.ir import Usage
 from relay.kit import token_count
 from relay_gemini.enums import is_audio
 
-__all__ = ["usage_of"]
+__all__ = ["is_count", "usage_of"]
+
+COUNTS = (
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "totalTokenCount",
+    "toolUsePromptTokenCount",
+)
 
 
 def usage_of(raw: dict[str, Any]) -> Usage:
@@ -39,10 +47,18 @@ def usage_of(raw: dict[str, Any]) -> Usage:
     )
 
 
+def is_count(raw: dict[str, Any]) -> bool:
+    """Whether a `usageMetadata` tells any number that a total is made of."""
+    # Nearly all have the first.
+    return token_count(raw.get(COUNTS[0])) is not None or any(token_count(raw.get(name)) is not None for name in COUNTS)
+
+
 def _audio(details: Any) -> int | None:
+    if not isinstance(details, list):
+        return None
     counts = [
         token_count(entry.get("tokenCount"))
-        for entry in (details if isinstance(details, list) else ())
+        for entry in details
         if isinstance(entry, dict) and is_audio(entry.get("modality"))
     ]
     known = [count for count in counts if count is not None]
