@@ -57,15 +57,26 @@ class _Block:
         self.signature = part.signature
 
 
+class _Frame:
+    """What stands around each piece of a part, and how long the pieces are together."""
+
+    __slots__ = ("head", "length", "tail")
+
+    def __init__(self, head: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self.length = 0
+
+
 class _Said:
     """A text: where it stands in its choice's content, and what it rests on, which is told once it is complete."""
 
-    __slots__ = ("choice", "citations", "length", "start")
+    __slots__ = ("choice", "citations", "frame", "start")
 
-    def __init__(self, choice: int, start: int) -> None:
+    def __init__(self, choice: int, start: int, frame: _Frame) -> None:
         self.choice = choice
         self.start = start
-        self.length = 0
+        self.frame = frame
         self.citations: list[Citation] | None = []
         """None once it is complete."""
 
@@ -88,7 +99,7 @@ class ChatEncoder:
         "_details",
         "_end",
         "_first",
-        "_heads",
+        "_frames",
         "_images",
         "_legacy",
         "_model",
@@ -98,7 +109,6 @@ class ChatEncoder:
         "_prefix",
         "_said",
         "_seen",
-        "_tails",
         "_wants_usage",
     )
 
@@ -125,8 +135,7 @@ class ChatEncoder:
         self._end = b',"usage":null}\n\n' if usage else b"}\n\n"
         self._first: dict[str, Any] = {}
         self._choices: set[int] = set()
-        self._heads: dict[int, bytes] = {}
-        self._tails: dict[int, bytes] = {}
+        self._frames: dict[int, _Frame] = {}
         self._calls: dict[int, int] = {}
         self._blocks: dict[int, _Block] = {}
         self._details: dict[int, int] = {}
@@ -139,16 +148,14 @@ class ChatEncoder:
     def encode(self, events: list[Event], /) -> bytes:
         """The frames for these events. Nothing follows a failure or the end."""
         out = self._out = []
-        heads = self._heads
-        tails = self._tails
-        texts = self._said
+        frames = self._frames
         for event in events:
             if type(event) is TextDelta:
-                head = heads.get(event.index)
-                if head is not None and not self._over:
-                    out.append(head + dumps(event.text) + tails[event.index])
-                    if event.index in texts:
-                        texts[event.index].length += len(event.text)
+                frame = frames.get(event.index)
+                if frame is not None and not self._over:
+                    text = event.text
+                    out.append(frame.head + dumps(text) + frame.tail)
+                    frame.length += len(text)
                 continue
             write = _WRITE.get(type(event))
             if write is not None and not self._over:
@@ -201,10 +208,15 @@ class ChatEncoder:
         body = b'{"index":%d,"delta":{' % choice
         self._out.append(self._prefix + body + dumps(delta)[1:-1] + _TAIL + self._end)
 
-    def _open(self, index: int, choice: int, field: bytes, tail: bytes = b"") -> None:
+    def _open(self, index: int, choice: int, field: bytes, tail: bytes = b"") -> _Frame:
         """Prepare the frame of a part whose text will be written many times."""
-        self._heads[index] = self._prefix + b'{"index":%d,"delta":{' % choice + field
-        self._tails[index] = tail + _TAIL + self._end
+        head = self._prefix + b'{"index":%d,"delta":{' % choice + field
+        frame = self._frames[index] = _Frame(head, tail + _TAIL + self._end)
+        return frame
+
+    def _write(self, index: int, text: str) -> None:
+        frame = self._frames[index]
+        self._out.append(frame.head + dumps(text) + frame.tail)
 
     # Events.
 
@@ -219,11 +231,11 @@ class ChatEncoder:
             start(self, event.index, event.part, event.choice)
 
     def _start_text(self, index: int, part: Text, choice: int) -> None:
-        self._open(index, choice, b'"content":')
-        start = sum(said.length for said in self._said.values() if said.choice == choice)
-        said = self._said[index] = _Said(choice, start)
+        frame = self._open(index, choice, b'"content":')
+        start = sum(said.frame.length for said in self._said.values() if said.choice == choice)
+        said = self._said[index] = _Said(choice, start, frame)
         if part.text:
-            said.length = len(part.text)
+            frame.length = len(part.text)
             self._delta(choice, {"content": part.text})
         self._cite(said, part.citations or ())
 
@@ -275,7 +287,7 @@ class ChatEncoder:
         block = self._blocks.get(event.index)
         if block is not None:
             block.texts.append(event.text)
-            self._out.append(self._heads[event.index] + dumps(event.text) + self._tails[event.index])
+            self._write(event.index, event.text)
 
     def _signature(self, event: SignatureDelta) -> None:
         block = self._blocks.get(event.index)
@@ -283,11 +295,10 @@ class ChatEncoder:
             block.signature = (block.signature or "") + event.signature
 
     def _arguments(self, event: ArgumentsDelta) -> None:
-        head = self._heads.get(event.index)
         if event.index in self._custom:
             self._custom[event.index].append(event.arguments)
-        elif head is not None:
-            self._out.append(head + dumps(event.arguments) + self._tails[event.index])
+        elif event.index in self._frames:
+            self._write(event.index, event.arguments)
 
     def _part_extra(self, event: PartExtra) -> None:
         block = self._blocks.get(event.index)
@@ -308,7 +319,7 @@ class ChatEncoder:
         """Tell what a text rests on, or keep it until its end is known."""
         if said.citations is not None:
             said.citations += citations
-        elif shown := citations_shown(citations, said.start, said.start + said.length):
+        elif shown := citations_shown(citations, said.start, said.start + said.frame.length):
             self._delta(said.choice, {"annotations": shown})
 
     def _part_stop(self, event: PartStop) -> None:
@@ -321,14 +332,12 @@ class ChatEncoder:
                 self._delta(block.choice, {"reasoning_details": details})
         pieces = self._custom.pop(event.index, None)
         if pieces is not None:
-            shown = input_of("".join(pieces))
-            self._out.append(self._heads[event.index] + dumps(shown) + self._tails[event.index])
+            self._write(event.index, input_of("".join(pieces)))
         said = self._said.get(event.index)
         if said is not None and said.citations is not None:
             kept, said.citations = said.citations, None
             self._cite(said, kept)
-        self._heads.pop(event.index, None)
-        self._tails.pop(event.index, None)
+        self._frames.pop(event.index, None)
 
     def _logprobs(self, event: Logprobs) -> None:
         self._announce(event.choice)
