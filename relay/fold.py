@@ -31,12 +31,14 @@ __all__ = ["Fold", "unfold"]
 class Fold:
     """Collects a stream's events into the response that they spell out."""
 
-    __slots__ = ("choices", "complete", "error", "parts", "start", "usage")
+    __slots__ = ("_pieces", "choices", "complete", "error", "parts", "start", "usage")
 
     def __init__(self) -> None:
         self.start: MessageStart | None = None
         self.choices: dict[int, Choice] = {}
         self.parts: dict[int, Part] = {}
+        self._pieces: dict[int, list[str]] = {}
+        """What came of a part's text or arguments since they were put together last."""
         self.usage: Usage | None = None
         self.complete = False
         self.error: RelayError | None = None
@@ -50,6 +52,8 @@ class Fold:
 
     def response(self) -> Response:
         """What was said so far."""
+        for index in self._pieces:
+            self._put_together(index)
         start = self.start or MessageStart(id="", model="")
         return Response(
             id=start.id,
@@ -73,18 +77,33 @@ class Fold:
     def _part(self, event: PartStart) -> None:
         # A copy: the decoder's shell may be shared with an encoder that reads it later.
         part = _copy(event.part)
+        if isinstance(part, Text) and part.citations:
+            part.citations = list(part.citations)
+        self._put_together(event.index)
         self.parts[event.index] = part
         self._choice(event.choice).parts.append(part)
+
+    def _put_together(self, index: int) -> None:
+        # Once, and not anew for each piece: that takes a time that grows with the square of their number.
+        pieces = self._pieces.get(index)
+        if pieces:
+            text = "".join(pieces)
+            pieces.clear()
+            part = self.parts[index]
+            if isinstance(part, Text | Refusal | Thinking):
+                part.text += text
+            elif isinstance(part, ToolCall):
+                part.arguments += text
 
     def _text(self, event: TextDelta) -> None:
         part = self.parts.get(event.index)
         if isinstance(part, Text | Refusal):
-            part.text += event.text
+            self._pieces.setdefault(event.index, []).append(event.text)
 
     def _thinking(self, event: ThinkingDelta) -> None:
         part = self.parts.get(event.index)
         if isinstance(part, Thinking):
-            part.text += event.text
+            self._pieces.setdefault(event.index, []).append(event.text)
 
     def _signature(self, event: SignatureDelta) -> None:
         part = self.parts.get(event.index)
@@ -94,20 +113,22 @@ class Fold:
     def _arguments(self, event: ArgumentsDelta) -> None:
         part = self.parts.get(event.index)
         if isinstance(part, ToolCall):
-            part.arguments += event.arguments
+            self._pieces.setdefault(event.index, []).append(event.arguments)
 
     def _extra(self, event: PartExtra) -> None:
         part = self.parts.get(event.index)
         if part is None:
             return
         if event.citation is not None and isinstance(part, Text):
-            part.citations = [*(part.citations or []), event.citation]
+            part.citations = part.citations or []
+            part.citations.append(event.citation)
         if event.extra:
             part.extra = merge_extra(part.extra, event.extra)
 
     def _logprobs(self, event: Logprobs) -> None:
         choice = self._choice(event.choice)
-        choice.logprobs = [*(choice.logprobs or []), *event.content]
+        choice.logprobs = choice.logprobs or []
+        choice.logprobs += event.content
 
     def _usage(self, event: UsageSeen) -> None:
         self.usage = event.usage

@@ -69,10 +69,10 @@ class SseDecoder:
     line. Names are `""` where the stream gives none.
     """
 
-    __slots__ = ("_buffer", "_cr", "_limit", "_started")
+    __slots__ = ("_cr", "_held", "_limit", "_started")
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
-        self._buffer = b""
+        self._held = bytearray()
         self._cr = False
         self._started = False
         self._limit = limit
@@ -81,20 +81,30 @@ class SseDecoder:
         """Events completed by `data`. Raises UpstreamProtocol if one grows past the limit."""
         if b"\r" in data or self._cr:
             data = self._unify(data)
-        buffer = self._buffer + data if self._buffer else data
+        held = self._held
+        buffer = data
+        if held:
+            # What is held has no blank line in it. Looking for one in all of it again with each piece, or putting it
+            # together anew, would take a time that grows with the square of an event's length.
+            if self._started and b"\n\n" not in data and not (data[:1] == b"\n" and held[-1:] == b"\n"):
+                held += data
+                self._bounded()
+                return []
+            held += data
+            buffer = bytes(held)
+            held.clear()
         if not self._started:
             if len(buffer) < len(BOM) and BOM.startswith(buffer):
-                self._buffer = buffer
+                held += buffer
                 return []
             self._started = True
             buffer = buffer.removeprefix(BOM)
         end = buffer.rfind(b"\n\n")
         if end < 0:
-            if len(buffer) > self._limit:
-                raise UpstreamProtocol(f"an event of the upstream's stream is longer than {self._limit} bytes")
-            self._buffer = buffer
+            held += buffer
+            self._bounded()
             return []
-        self._buffer = buffer[end + 2 :]
+        held += buffer[end + 2 :]
         events = []
         for block in buffer[:end].split(b"\n\n"):
             # Nearly every block of every vendor is one `data: {...}` line.
@@ -106,9 +116,14 @@ class SseDecoder:
 
     def flush(self) -> list[tuple[str, bytes]]:
         """The event that was still open when the stream ended, if it had data."""
-        rest, self._buffer = self._buffer.removeprefix(BOM), b""
+        rest = bytes(self._held).removeprefix(BOM)
+        self._held.clear()
         event = _event(rest)
         return [] if event is None else [event]
+
+    def _bounded(self) -> None:
+        if len(self._held) > self._limit:
+            raise UpstreamProtocol(f"an event of the upstream's stream is longer than {self._limit} bytes")
 
     def _unify(self, data: bytes) -> bytes:
         """Make every line end LF. A CR at the end of one piece may belong to an LF at the start of the next."""
@@ -137,28 +152,36 @@ def _event(block: bytes) -> tuple[str, bytes] | None:
 class NdjsonDecoder:
     """One JSON value a line, out of any cut of the bytes. Empty lines are skipped."""
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_held", "_limit")
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
-        self._buffer = b""
+        self._held = bytearray()
         self._limit = limit
 
     def feed(self, data: bytes) -> list[bytes]:
         """Lines completed by `data`. Raises UpstreamProtocol if one grows past the limit."""
-        lines = (self._buffer + data).split(b"\n")
-        self._buffer = lines.pop()
-        if len(self._buffer) > self._limit:
+        held = self._held
+        end = data.rfind(b"\n") + 1
+        lines: list[bytes] = []
+        if end:
+            lines = (bytes(held) + data[:end]).split(b"\n")
+            held.clear()
+        held += data[end:]
+        if len(held) > self._limit:
             raise UpstreamProtocol(f"a line of the upstream's stream is longer than {self._limit} bytes")
         return [line for raw in lines if (line := raw.strip())]
 
     def flush(self) -> list[bytes]:
         """The last line, if the stream ended without a line end."""
-        rest, self._buffer = self._buffer.strip(), b""
+        rest = bytes(self._held).strip()
+        self._held.clear()
         return [rest] if rest else []
 
 
 EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """The blank line behind an event, whatever the line ends are. The groups are atomic: CRLF is not two line ends."""
+EDGE = 3
+"""Bytes of a blank line that may have come before its last one."""
 
 
 BLANK_LINES = (b"\n\n", b"\r\n\r\n")
@@ -175,17 +198,27 @@ class WholeEvents:
     __slots__ = ("_held", "_open")
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
         self._open = False
         """Whether an event was so long that the filter gave up holding it back."""
 
     def feed(self, data: bytes, /) -> bytes:
         """What of `data`, and of bytes held back before, goes to the caller now."""
-        if not self._held and not self._open and data.endswith(BLANK_LINES):
+        held = self._held
+        if not held and not self._open and data.endswith(BLANK_LINES):
             return self._filtered(data)
-        buffer = self._held + data if self._held else data
+        buffer = data
+        if held:
+            # Only where the pieces meet and in the new one can an event end: see `SseDecoder.feed`.
+            if not self._open and len(held) + len(data) <= MAX_EVENT and not self._last_end(held[-EDGE:] + data):
+                held += data
+                return b""
+            held += data
+            buffer = bytes(held)
+            held.clear()
         end = self._last_end(buffer)
-        complete, self._held = buffer[:end], buffer[end:]
+        complete = buffer[:end]
+        held += buffer[end:]
         if self._open and end:
             # The rest of the long event ends here.
             first = EVENT_END.search(complete)
@@ -193,11 +226,12 @@ class WholeEvents:
             self._open = False
             return complete[: first.end()] + self._filtered(complete[first.end() :])
         passed = self._filtered(complete)
-        if self._open or len(self._held) > MAX_EVENT:
+        if self._open or len(held) > MAX_EVENT:
             self._open = True
             # A line end may be half of a blank line: it stays until it is known.
-            keep = len(self._held) - len(self._held.rstrip(b"\r\n"))
-            passed, self._held = passed + self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            keep = len(held) - len(held.rstrip(b"\r\n"))
+            passed += held[: len(held) - keep]
+            del held[: len(held) - keep]
         return passed
 
     @property
@@ -207,11 +241,12 @@ class WholeEvents:
 
     def close(self) -> bytes:
         """What was still held back: the last event, without its blank line."""
-        rest, self._held = self._held, b""
+        rest = bytes(self._held)
+        self._held.clear()
         return rest
 
     @staticmethod
-    def _last_end(buffer: bytes) -> int:
+    def _last_end(buffer: bytes | bytearray) -> int:
         """Where the last complete event ends. A CR at the very end may be half of a CRLF, so it does not count."""
         usable = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
         if b"\r" not in buffer:

@@ -69,7 +69,18 @@ class Count(Protocol):
 class Meter:
     """Counts by decoded events. Tool calls are put together only if somebody will check them (`keep_calls`)."""
 
-    __slots__ = ("_calls", "begun", "complete", "ended", "error", "filtered", "keep_calls", "seen", "usage")
+    __slots__ = (
+        "_calls",
+        "_pieces",
+        "begun",
+        "complete",
+        "ended",
+        "error",
+        "filtered",
+        "keep_calls",
+        "seen",
+        "usage",
+    )
 
     def __init__(self, *, keep_calls: bool = False) -> None:
         self.usage: Usage | None = None
@@ -84,6 +95,8 @@ class Meter:
         """Whether one of them says that something was held back."""
         self.keep_calls = keep_calls
         self._calls: dict[int, ToolCall] = {}
+        self._pieces: dict[int, list[str]] = {}
+        """What came of a call's arguments since they were put together last."""
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in decoded events."""
@@ -109,6 +122,9 @@ class Meter:
 
     def calls(self) -> list[ToolCall]:
         """The model's tool calls so far."""
+        for index, pieces in self._pieces.items():
+            self._calls[index].arguments += "".join(pieces)
+            pieces.clear()
         return list(self._calls.values())
 
     def _text(self, event: TextDelta | ThinkingDelta) -> None:
@@ -119,12 +135,13 @@ class Meter:
     def _start(self, event: PartStart) -> None:
         if self.keep_calls and isinstance(event.part, ToolCall):
             self._calls[event.index] = replace(event.part)
+            self._pieces[event.index] = []
 
     def _arguments(self, event: ArgumentsDelta) -> None:
         self.seen += len(event.arguments) / 4
-        call = self._calls.get(event.index)
-        if call is not None:
-            call.arguments += event.arguments
+        pieces = self._pieces.get(event.index)
+        if pieces is not None:
+            pieces.append(event.arguments)
 
     def _usage(self, event: UsageSeen) -> None:
         self.usage = event.usage

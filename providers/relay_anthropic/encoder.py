@@ -71,8 +71,8 @@ class _Block:
         """Its frames, while an earlier block is open."""
         self.pieces: list[str] = []
         """A call's arguments."""
-        self.plain = False
-        """Whether these begin as an object does."""
+        self.plain: bool | None = None
+        """Whether these begin as an object does; None as long as nobody knows."""
         self.signature: str | None = None
         self.extra = part.extra
         self.stopped = False
@@ -294,16 +294,17 @@ class MessagesEncoder:
         if block is None or block.stopped:
             return
         block.pieces.append(event.arguments)
-        if not block.plain:
+        if block.plain is None:
             # Clients parse while they read, and take nothing but an object: what is none is told at the end, inside
             # of one.
-            start = "".join(block.pieces).lstrip()
-            if not start.startswith("{"):
-                return
-            block.plain = True
-            self._write(block, block.head + dumps(start) + _TAIL)
+            start = event.arguments.lstrip()
+            if start:
+                block.plain = start.startswith("{")
+            if block.plain:
+                self._write(block, block.head + dumps(start) + _TAIL)
             return
-        self._write(block, block.head + dumps(event.arguments) + _TAIL)
+        if block.plain:
+            self._write(block, block.head + dumps(event.arguments) + _TAIL)
 
     def _part_extra(self, event: PartExtra) -> None:
         block = self._blocks.get(event.index)

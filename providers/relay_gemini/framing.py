@@ -27,7 +27,7 @@ class ObjectDecoder:
         self._sse: kit.SseDecoder | None = None
         self._array = False
         self._limit = limit
-        self._buffer = b""
+        self._buffer = bytearray()
         self._scanned = 0
         self._depth = 0
         self._start = 0
@@ -37,16 +37,15 @@ class ObjectDecoder:
         """Objects completed by `data`. Raises UpstreamProtocol if one grows past the limit."""
         if self._sse is not None:
             return [payload for _, payload in self._sse.feed(data)]
-        self._buffer += data
         if not self._array:
-            head = self._buffer.lstrip(_SPACE)
-            if not head:
+            data = data.lstrip(_SPACE)
+            if not data:
                 return []
-            if head[:1] not in (b"[", b"{"):
+            if data[:1] not in (b"[", b"{"):
                 self._sse = kit.SseDecoder(self._limit)
-                data, self._buffer = self._buffer, b""
                 return [payload for _, payload in self._sse.feed(data)]
             self._array = True
+        self._buffer += data
         return self._scan()
 
     def flush(self) -> list[bytes]:
@@ -81,10 +80,13 @@ class ObjectDecoder:
             elif self._depth:
                 self._depth -= 1
                 if self._depth == 0:
-                    found.append(buffer[self._start : at])
+                    found.append(bytes(buffer[self._start : at]))
+        # Nothing is cut off a buffer that somebody looks at.
+        match = None
         keep = self._start if self._depth else at
-        self._buffer, self._scanned = buffer[keep:], at - keep
+        del buffer[:keep]
+        self._scanned = at - keep
         self._start = 0
-        if len(self._buffer) > self._limit:
+        if len(buffer) > self._limit:
             raise UpstreamProtocol(f"an object of the upstream's stream is longer than {self._limit} bytes")
         return found

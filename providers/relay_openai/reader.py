@@ -66,6 +66,7 @@ class _Choice:
         "details",
         "extra",
         "finish",
+        "named",
         "number",
         "plain",
         "refusal",
@@ -85,6 +86,7 @@ class _Choice:
         self.details: list[dict[str, Any]] = []
         self.calls: list[_Call] = []
         self.slots: dict[int, _Call] = {}
+        self.named: dict[str, _Call] = {}
         self.current: _Call | None = None
         self.audio: dict[str, Any] = {}
         self.refusal_logprobs: list[Any] = []
@@ -384,6 +386,7 @@ class Reader:
             call = self._which(choice, fields, body)
             if not call.id and isinstance(name := fields.get("id"), str):
                 call.id = name
+                choice.named.setdefault(name, call)
             self._arguments(choice, call, body, out)
 
     def _which(self, choice: _Choice, fields: Mapping[str, Any], body: Mapping[str, Any]) -> _Call:
@@ -400,7 +403,7 @@ class Reader:
         if known is None:
             call = None
         elif name and known.id and name != known.id:
-            call = next((call for call in choice.calls if call.id == name), None)
+            call = choice.named.get(name) if isinstance(name, str) else None
             if call is None and type(index) is int and not body.get("name"):
                 call = known
         elif type(index) is not int and body.get("name") and not name:

@@ -142,10 +142,12 @@ class WholeDecoder:
             return self._stream.feed(data)
         if self._body is None:
             return []
-        self._body += data
-        if bytes(self._body.lstrip()[:1]) not in (b"{", b""):
+        if not self._body:
+            data = data.lstrip()
+        if data and not self._body and data[:1] != b"{":
             self._streaming = True
-            return self._stream.feed(bytes(self._body))
+            return self._stream.feed(data)
+        self._body += data
         if len(self._body) > MAX_EVENT:
             self._body = None
             return [Failure(UpstreamProtocol(f"the upstream's answer is longer than {MAX_EVENT} bytes"))]
