@@ -132,6 +132,11 @@ class Dialect(ABC):
     def encode_error(self, error: RelayError, request_id: str) -> bytes:
         """An error answer's body, as this dialect's clients expect it."""
 
+    def tells_failure(self, name: str, data: bytes) -> bool:
+        """Whether clients of this dialect take an event that passes through, in which an upstream tells of an error,
+        for one. If not, the relay says it in its place."""
+        return True
+
     def limit_headers(self, requests: View | None, tokens: View | None) -> dict[str, str]:
         """The tightest limits that apply to a call, as headers of its answer. None: there is no such limit."""
         headers: dict[str, str] = {}

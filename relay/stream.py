@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from relay.call import Call
 from relay.dialect import Forward, StreamFilter
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
-from relay.events import Event, KeepsAlive, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
+from relay.events import Event, Failure, KeepsAlive, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.fold import Fold
 from relay.ir import Loss, Response
@@ -29,6 +29,7 @@ from relay.kit import WholeEvents
 from relay.lost import answer_losses
 from relay.meter import Meter
 from relay.outlet import Outlet
+from relay.parted import frames_of, parted
 from relay.secret import Secret
 from relay.skim import Mould, SkimmingMeter
 
@@ -238,7 +239,7 @@ class Delivery:
         meter = self.meter
         events = self._decode(piece)
         if meter.error is not None:
-            piece = self._told_well(meter.error, piece)
+            return self._broken_off(meter.error, piece, events), False
         if self.strict and meter.complete:
             self._check()
         if self.encoder is not None:
@@ -247,7 +248,7 @@ class Delivery:
                 self.early += events
         else:
             data = self.filter.feed(piece) if self.filter is not None else piece
-        return data, not meter.complete and meter.error is None
+        return data, not meter.complete
 
     def _judged(self, piece: bytes, counter: StreamMeter) -> tuple[bytes, bool]:
         """The same for a piece that was counted.
@@ -255,27 +256,60 @@ class Delivery:
         What must not look finished is found out here, before its last bytes are gone.
         """
         if counter.error is not None:
-            piece = self._told_well(counter.error, piece)
+            return self._broken_off(counter.error, piece), False
         if self.strict and counter.complete:
             self._check()
         data = self.filter.feed(piece) if self.filter is not None else piece
-        return data, not counter.complete and counter.error is None
+        return data, not counter.complete
 
-    def _told(self, error: RelayError) -> bool:
-        """Whether the bytes that are about to pass through tell of the error themselves, in the caller's dialect."""
-        return self.native and self.opened and not isinstance(error, UpstreamProtocol)
+    def _broken_off(self, error: RelayError, piece: bytes, events: Iterable[Event] = ()) -> bytes:
+        """What the client gets of the piece in which the upstream went wrong, if that tells of it in the client's way.
+
+        Else it raises the error, and what comes before it in the piece waits to be sent first.
+        """
+        self._masked(error)
+        if not self.opened:
+            raise error
+        if self.encoder is not None:
+            self._translate_rest(events)
+            raise error
+        data = self.filter.feed(piece) if self.filter is not None else piece
+        told = not isinstance(error, UpstreamProtocol)
+        if self.filter is None or isinstance(self.filter, WholeEvents):
+            sound, fault = parted(data, self._reader)
+            told = told and bool(fault) and all(self.dialect.tells_failure(*frame) for frame in frames_of(fault))
+            data = sound + fault if told else sound
+        if not told:
+            self.rest = data
+            raise error
+        return data if self.secret is None else self.secret.mask_bytes(data)
+
+    def _sound(self, events: Iterable[Event]) -> None:
+        """Raise what the end of the bytes has shown to be wrong, if anything."""
+        error = self.meter.error
+        if error is not None:
+            if self.opened:
+                self._translate_rest(events)
+            raise self._masked(error)
+
+    def _translate_rest(self, events: Iterable[Event]) -> None:
+        """Keep what is still to be sent before the error."""
+        good: list[Event] = [event for event in events if not isinstance(event, Failure)]
+        if self.encoder is not None and good:
+            self.rest += self.encoder.encode(good)
+
+    def _reader(self) -> StreamDecoder:
+        """A decoder for one event of such a stream."""
+        call = self.call
+        if call.target is None:
+            raise AssertionError("a stream comes from a target")
+        family = self.relay.plugins.families[call.target.upstream.family]
+        return family.translate_stream(call.target, {}, self.dialect.name if self.native else "")
 
     def _masked(self, error: RelayError) -> RelayError:
         if isinstance(error, UpstreamError):
             error.hide(self.secret)
         return error
-
-    def _told_well(self, error: RelayError, piece: bytes) -> bytes:
-        """The piece in which the upstream tells of its error, as it passes through. Raises the error if it must not."""
-        self._masked(error)
-        if not self._told(error):
-            raise error
-        return piece if self.secret is None else self.secret.mask_bytes(piece)
 
     def _decode(self, piece: bytes | None) -> list[Event]:
         """Events of a piece, or of the end."""
@@ -323,8 +357,7 @@ class Delivery:
                 self.counter.close()
             else:
                 events = self._decode(None)
-            if meter.error is not None:
-                raise self._masked(meter.error)
+            self._sound(events)
             if self.counter is None and self.decoder is None:
                 meter.complete = True
             elif not meter.complete:

@@ -31,7 +31,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "client discovery http1 manager memory meter schemas store upstream",
         "dispatch",
         # One request's life, in this order.
-        "call catalog middleware skim",
+        "call catalog middleware parted skim",
         "stream",
         "attempt",
         "counting",

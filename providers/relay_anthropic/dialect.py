@@ -110,6 +110,10 @@ class AnthropicMessages(Dialect):
         """An encoder from `message_start` to `message_stop`."""
         return MessagesEncoder(model=head.model, new_id=self._new_id())
 
+    def tells_failure(self, name: str, data: bytes) -> bool:
+        """Clients go by the event's name."""
+        return name == "error"
+
     def encode_error(self, error: RelayError, request_id: str) -> bytes:
         """The error object with the request's id in it."""
         return dumps({"type": "error", "error": error_object(error), "request_id": request_id})

@@ -26,6 +26,7 @@ from relay_openai.body import (
 )
 from relay_openai.custom import custom_names
 from relay_openai.encoder import ChatEncoder, error_body
+from relay_openai.fault import tells_error
 from relay_openai.metering import asks_for_usage, metered
 from relay_openai.reminder import reminded
 from relay_openai.request import parse_function, parse_request, parse_tool
@@ -135,6 +136,10 @@ class OpenAIChat(Dialect):
             legacy=_legacy(head),
             customs=custom_names(head.data),
         )
+
+    def tells_failure(self, name: str, data: bytes) -> bool:
+        """Clients look for an `error` in each chunk; some hosts have other forms for theirs."""
+        return tells_error(data)
 
     def encode_error(self, error: RelayError, request_id: str) -> bytes:
         """The error object; the request's id travels in a header."""

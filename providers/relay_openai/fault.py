@@ -13,7 +13,7 @@ from relay import Secret
 from relay.errors import UpstreamError
 from relay.kit import MAX_MESSAGE, error_for_status, loads, plain_message
 
-__all__ = ["Fault", "is_fault", "read_fault", "upstream_error"]
+__all__ = ["Fault", "is_fault", "read_fault", "tells_error", "upstream_error"]
 
 _RENAMED: Mapping[str, str] = {
     "exceed_context_size_error": "context_length_exceeded",
@@ -143,6 +143,15 @@ def is_fault(body: Mapping[str, Any]) -> bool:
     if isinstance(base, dict) and base.get("status_code"):
         return True
     return body.get("object") == "error" or body.get("type") == "error"
+
+
+def tells_error(data: bytes) -> bool:
+    """Whether clients take a chunk of a stream for an error: it has an `error` that is not empty."""
+    try:
+        value = loads(data)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and bool(value.get("error"))
 
 
 def upstream_error(

@@ -17,6 +17,7 @@ from relay_openai.completions.encoder import CompletionsEncoder, encode_response
 from relay_openai.completions.request import estimate_prompts, max_output, parse_request, read_choices, read_prompts
 from relay_openai.completions.wire import CAPACITY, DIALECT
 from relay_openai.encoder import error_body
+from relay_openai.fault import tells_error
 from relay_openai.metering import asks_for_usage, metered
 
 __all__ = ["OpenAICompletions"]
@@ -79,6 +80,10 @@ class OpenAICompletions(Dialect):
         return CompletionsEncoder(
             model=head.model, created=int(self._now()), new_id=self._new_id(), usage=asks_for_usage(head.data)
         )
+
+    def tells_failure(self, name: str, data: bytes) -> bool:
+        """Clients look for an `error` in each chunk; some hosts have other forms for theirs."""
+        return tells_error(data)
 
     def encode_error(self, error: RelayError, request_id: str) -> bytes:
         """The error object; the request's id travels in a header."""
