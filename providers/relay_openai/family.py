@@ -166,11 +166,15 @@ def count_response(target: Target, body: bytes, dialect: str = "") -> Usage | No
     """What a complete answer used; None, for the full reading to judge, unless it plainly is an answer."""
     value = upstream_json(body)
     if dialect == RESPONSES:
-        answered = isinstance(value.get("output"), list) and value.get("status") != "failed"
+        output = value.get("output")
+        answered = (
+            isinstance(output, list) and value.get("status") != "failed" and (not output or type(output[0]) is dict)
+        )
         return responses_usage(value.get("usage")) if answered else None
     if dialect == EMBEDDINGS:
         return count_answer(value)
-    if not value.get("choices") or value.get("error"):
+    choices = value.get("choices")
+    if not choices or type(choices) is not list or type(choices[0]) is not dict or value.get("error"):
         return None
     return decode_usage(value.get("usage"))
 

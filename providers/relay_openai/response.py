@@ -31,7 +31,7 @@ def decode_response(
     if is_fault(body):
         raise upstream_error(body, raw, None, {}, secret)
     choices = body.get("choices")
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not any(isinstance(choice, dict) for choice in choices):
         raise UpstreamProtocol("the upstream's answer is not a completion: it has no choices")
     events: list[Event] = []
     reader = reader or Reader(whole=True)

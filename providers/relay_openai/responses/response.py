@@ -25,7 +25,8 @@ def decode_response(body: dict[str, Any], raw: bytes, secret: Secret | None = No
         raise failed({"response": body}, raw, secret)
     if is_fault(body) and not body.get("output"):
         raise upstream_error(body, raw, None, {}, secret)
-    if not isinstance(body.get("output"), list):
+    output = body.get("output")
+    if not isinstance(output, list) or not all(isinstance(item, dict) for item in output):
         raise UpstreamProtocol("the upstream's answer is not a response: it has no output")
     events: list[Event] = []
     reader = Reader()
