@@ -17,7 +17,7 @@ __all__ = ["Exchange", "Inflater", "Listener", "Origin", "Pool", "Way"]
 
 BUFFER_BYTES = 262_144
 """Body bytes that wait for a reader before the upstream is paused."""
-INFLATED_BYTES = 33_554_432
+INFLATED_BYTES = 16_777_216
 """What one piece of a compressed body may become."""
 NEVER = float("inf")
 
@@ -340,11 +340,11 @@ class Exchange:
         self.headers = headers
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding and encoding != "identity":
-            # Asked for identity; some send gzip all the same.
-            if encoding not in ("gzip", "x-gzip", "deflate"):
-                self.fail(UpstreamProtocol("the upstream's answer is compressed in a way that was not asked for"))
+            try:
+                self._inflate = Inflater(encoding)
+            except UpstreamProtocol as error:
+                self.fail(error)
                 return
-            self._inflate = Inflater()
         if self._listener is not None:
             self.deadline = self._pool.loop.time() + self._patience()
             if self._whole and 200 <= status < 300:
@@ -497,11 +497,16 @@ class Farewell:
 
 
 class Inflater:
-    """Undoes gzip and deflate, bounded, and knows whether the end was there."""
+    """Undoes gzip and deflate, bounded, and knows whether the end was there.
+
+    Identity is what upstreams are asked for; some send gzip all the same. Raises UpstreamProtocol for other encodings.
+    """
 
     __slots__ = ("_state",)
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str) -> None:
+        if encoding not in ("gzip", "x-gzip", "deflate"):
+            raise UpstreamProtocol("the upstream's answer is compressed in a way that was not asked for")
         # 32 + 15: gzip or zlib, whichever the first bytes say.
         self._state = zlib.decompressobj(wbits=47)
 

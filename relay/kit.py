@@ -239,6 +239,13 @@ class WholeEvents:
         """Whether a whole event of plain text would pass unchanged and leave no trace: then it need not be shown."""
         return not self._held and not self._open
 
+    def last(self, data: bytes) -> bytes:
+        """The events that `data` completes, if nothing is wanted of what follows them."""
+        whole = not self._open and self._last_end(self._held[-EDGE:] + data)
+        passed = self.feed(data) if whole else b""
+        self._held.clear()
+        return passed
+
     def close(self) -> bytes:
         """What was still held back: the last event, without its blank line."""
         rest = bytes(self._held)

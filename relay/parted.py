@@ -15,7 +15,7 @@ __all__ = ["frames_of", "parted"]
 
 
 def parted(data: bytes, reader: Callable[[], StreamDecoder]) -> tuple[bytes, bytes]:
-    """The events of a piece before the one at fault, and that one; if none can be told apart, all of them and nothing.
+    """The events of a piece before the one at fault, and that one; if none can be told apart, all whole ones and none.
 
     `reader` makes what reads one event.
     """
@@ -25,7 +25,7 @@ def parted(data: bytes, reader: Callable[[], StreamDecoder]) -> tuple[bytes, byt
         if _at_fault(event, reader):
             return data[:start], event
         start = match.end()
-    return data, b""
+    return data[:start], b""
 
 
 def frames_of(event: bytes) -> list[tuple[str, bytes]]:

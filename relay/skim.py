@@ -219,7 +219,10 @@ class SkimmingMeter(Meter):
         if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
             # They are wanted whole, so each of them is read.
             return
-        if self.seen > before and (mould := self._mould(event)) is not None and mould not in self._moulds:
+        if self.seen <= before or len(event) > LONGEST:
+            # To look for the place of a text takes long where that is long.
+            return
+        if (mould := self._mould(event)) is not None and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)
             del self._moulds[MOULDS:]

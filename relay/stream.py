@@ -273,9 +273,12 @@ class Delivery:
         if self.encoder is not None:
             self._translate_rest(events)
             raise error
-        data = self.filter.feed(piece) if self.filter is not None else piece
         told = not isinstance(error, UpstreamProtocol)
-        if self.filter is None or isinstance(self.filter, WholeEvents):
+        if self.filter is not None and not isinstance(self.filter, WholeEvents):
+            # It makes another form of the events.
+            data = self.filter.feed(piece)
+        else:
+            data = piece if self.filter is None else self.filter.last(piece)
             sound, fault = parted(data, self._reader)
             told = told and bool(fault) and all(self.dialect.tells_failure(*frame) for frame in frames_of(fault))
             data = sound + fault if told else sound

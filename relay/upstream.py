@@ -2,8 +2,8 @@
 
 The settings are not aiohttp's defaults, each for a reason that was measured: no redirects (they carry keys and prompts
 to other origins), no cookies (caller A's would be sent for caller B), no total timeout (300 s by default, which cuts
-long streams), no connection limit (100 by default, each open stream holds one), identity encoding (a truncated gzip
-body ends cleanly). What aiohttp raises becomes one of four errors that say whether anything can have been sent.
+long streams), no connection limit (100 by default, each open stream holds one), no unpacking (a truncated gzip body
+ends cleanly). What aiohttp raises becomes one of four errors that say whether anything can have been sent.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from relay.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from relay.exchange import Inflater
 from relay.family import Answer, Upstream, UpstreamRequest
 from relay.guard import EXHAUSTED, PERMIT, Forbidden, by_permit, exhausted, permit_for, refusal
 from relay.version import __version__
@@ -43,7 +44,7 @@ log = logging.getLogger("relay.upstreams")
 class AiohttpAnswer:
     """An answer whose head has arrived."""
 
-    __slots__ = ("_first", "_response", "_upstream", "headers", "status")
+    __slots__ = ("_first", "_inflate", "_response", "_upstream", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse, upstream: Upstream) -> None:
         self._response = response
@@ -51,6 +52,9 @@ class AiohttpAnswer:
         self._first = True
         self.status = response.status
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        # Here and not by aiohttp, for which a body is whole that was cut while it was compressed.
+        self._inflate = Inflater(encoding) if encoding and encoding != "identity" else None
 
     async def read(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes."""
@@ -72,6 +76,15 @@ class AiohttpAnswer:
 
     async def __anext__(self) -> bytes:
         # An object and not a generator: the relay gives up on one wait (to send a keep-alive) and comes back for more.
+        while True:
+            piece = await self._piece()
+            if self._inflate is None:
+                return piece
+            if plain := self._inflate.feed(piece):
+                return plain
+
+    async def _piece(self) -> bytes:
+        """The next bytes as they came."""
         wait = self._upstream.first_byte_timeout if self._first else self._upstream.idle_timeout
         try:
             async with asyncio.timeout(wait):
@@ -81,6 +94,8 @@ class AiohttpAnswer:
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamProtocol(f"the upstream broke off its answer ({type(error).__name__})") from error
         if not piece:
+            if self._inflate is not None and not self._inflate.complete:
+                raise UpstreamProtocol("the upstream broke off its compressed answer")
             raise StopAsyncIteration
         self._first = False
         return piece
@@ -96,7 +111,7 @@ class AiohttpTransport:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
-            auto_decompress=True,
+            auto_decompress=False,
             trust_env=False,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             skip_auto_headers=("Content-Type",),

@@ -13,11 +13,10 @@ import pytest
 
 from relay.kit import SseDecoder
 from tests.flow import gemini
-from tests.flow.conftest import Running, openai_config
+from tests.flow.conftest import Running
 from tests.flow.fake import DONE, USAGE, FakeUpstream, Step, chat_chunk, http, stream
 from tests.flow.test_anthropic_sdk import event, message
-from tests.flow.test_anthropic_sdk import native as anthropic_config
-from tests.flow.test_responses_sdk import answer, native_config, text_events
+from tests.flow.test_responses_sdk import answer, text_events
 from tests.flow.test_responses_sdk import message as responses_message
 
 SAID = "It is a fine day"
@@ -29,7 +28,9 @@ class Kind:
     """One format: what an upstream says in it, and how a client asks for it."""
 
     dialect: str
-    config: Callable[[FakeUpstream], str]
+    family: str
+    path: str
+    """Of its address."""
     start: Sequence[bytes]
     """Events that come before the first text."""
     word: Callable[[str], bytes]
@@ -81,7 +82,8 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         Kind(
             "openai-chat",
-            openai_config,
+            "openai",
+            "/v1",
             [chat_chunk({"role": "assistant", "content": ""})],
             lambda text: chat_chunk({"content": text}),
             lambda text: [chat_chunk(finish="stop"), chat_chunk(choices=[], usage=USAGE), DONE],
@@ -96,8 +98,8 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "openai-responses",
-            # Where it has the choice, it is asked in Chat Completions.
-            lambda upstream: native_config(upstream).replace('"openai-chat", ', ""),
+            "openai",
+            "/v1",
             responses_events("")[:4],
             lambda text: responses_events(text)[4],
             lambda text: responses_events(text)[5:],
@@ -105,7 +107,8 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "anthropic-messages",
-            anthropic_config,
+            "anthropic",
+            "",
             START,
             lambda text: event("content_block_delta", index=0, delta={"type": "text_delta", "text": text}),
             lambda text: END,
@@ -113,7 +116,8 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "gemini",
-            gemini.native,
+            "gemini",
+            "",
             [],
             lambda text: gemini.frame(gemini.answer({"text": text}, finish=None)),
             lambda text: [gemini.frame(gemini.answer({"text": ""}))],
@@ -126,15 +130,62 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "Hi"}]}]
 
 
-def request(dialect: str, streamed: bool) -> tuple[str, dict[str, Any]]:
-    """Path and body of a call."""
-    if dialect == "gemini":
-        method = "streamGenerateContent?alt=sse" if streamed else "generateContent"
-        return f"/v1beta/models/m:{method}", {"contents": CONTENTS}
-    if dialect == "openai-responses":
-        return "/v1/responses", {"model": "m", "input": "Hi", "stream": streamed}
-    path = "/v1/messages" if dialect == "anthropic-messages" else "/v1/chat/completions"
-    return path, {"model": "m", "max_tokens": 50, "messages": MESSAGES, "stream": streamed}
+TRANSLATED = {name: "openai-chat" if name == "anthropic-messages" else "anthropic-messages" for name in KINDS}
+"""The other dialect in which each kind of upstream is asked."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """An upstream of one kind, asked in its own dialect or in another one."""
+
+    kind: str
+    client: str
+    streamed: bool
+
+    @property
+    def found(self) -> Kind:
+        """What its upstream says."""
+        return KINDS[self.kind]
+
+    @property
+    def native(self) -> bool:
+        """Whether answers pass through as they are."""
+        return self.kind == self.client
+
+    def request(self) -> tuple[str, dict[str, Any]]:
+        """Path and body of a call."""
+        model = self.kind
+        if self.client == "gemini":
+            method = "streamGenerateContent?alt=sse" if self.streamed else "generateContent"
+            return f"/v1beta/models/{model}:{method}", {"contents": CONTENTS}
+        if self.client == "openai-responses":
+            return "/v1/responses", {"model": model, "input": "Hi", "stream": self.streamed}
+        path = "/v1/messages" if self.client == "anthropic-messages" else "/v1/chat/completions"
+        return path, {"model": model, "max_tokens": 50, "messages": MESSAGES, "stream": self.streamed}
+
+
+WAYS = [
+    Way(name, client, streamed) for name in KINDS for client in (name, TRANSLATED[name]) for streamed in (True, False)
+]
+"""Every format, asked in itself and in another one, streamed and whole."""
+STREAMS = [way for way in WAYS if way.streamed]
+WHOLES = [way for way in WAYS if not way.streamed]
+both_transports = pytest.mark.parametrize("transport", ["relay", "aiohttp"])
+
+
+def config(upstream: FakeUpstream, transport: str = "relay", *, host: str = "127.0.0.1", **settings: Any) -> str:
+    """An upstream of every kind, each with a model of its name, asked once and never set aside."""
+    more = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    parts = [
+        f"[server]\ntransport = '{transport}'\n[routing]\nmax_attempts = 1\nmax_cool_down_seconds = 0\n",
+        *(
+            f"[upstreams.{name}]\nfamily = '{kind.family}'\nbase_url = 'http://{host}:{upstream.port}{kind.path}'\n"
+            f"api_key = 'sk-CANARY-upstream-key'\ndialects = ['{name}']\n{more}"
+            f"[models.{name}]\ntargets = ['{name}/m-1']\nprice = {{input = 1.0, output = 2.0}}\n"
+            for name, kind in KINDS.items()
+        ),
+    ]
+    return "".join(parts)
 
 
 ENDS: Mapping[str, bytes] = {
@@ -212,41 +263,9 @@ def spoken(value: Any, dialect: str) -> list[str]:
     return found + [text for inner in value.values() for text in spoken(inner, dialect)]
 
 
-TRANSLATED = {name: "openai-chat" if name == "anthropic-messages" else "anthropic-messages" for name in KINDS}
-"""The other dialect in which each kind of upstream is asked."""
-WAYS = [
-    pytest.param(name, client, streamed, id=f"{name} as {client}, {'streamed' if streamed else 'whole'}")
-    for name in KINDS
-    for client in (name, TRANSLATED[name])
-    for streamed in (True, False)
-]
-each_way = pytest.mark.parametrize(("kind", "client", "streamed"), WAYS)
-"""Every format, asked in itself and in another one, streamed and whole."""
-each_stream = pytest.mark.parametrize(
-    ("kind", "client"), [pytest.param(*way.values[:2], id=str(way.id)[:-10]) for way in WAYS if way.values[2]]
-)
-"""The same, streamed only."""
-both_transports = pytest.mark.parametrize("transport", ["relay", "aiohttp"])
-
-
-def config(kind: str, upstream: FakeUpstream, transport: str = "relay", more: str = "", **settings: Any) -> str:
-    """A model `m` at an upstream of that kind, asked once and never set aside."""
-    found = KINDS[kind].config(upstream)
-    lines = "".join(f"{name} = {value}\n    " for name, value in settings.items())
-    found = found.replace("[models.m]", f"{lines}[models.m]")
-    return f"""{found}
-    [server]
-    transport = "{transport}"
-    [routing]
-    max_attempts = 1
-    max_cool_down_seconds = 0
-    {more}
-    """
-
-
-async def ask(relay: Running, client: str, streamed: bool, heard: asyncio.Event | None = None) -> Got:
+async def ask(relay: Running, way: Way, heard: asyncio.Event | None = None) -> Got:
     """One call; what its client was given. `heard` is set once there is anything of it."""
-    path, body = request(client, streamed)
+    path, body = way.request()
     async with relay.client.post(relay.url + path, json=body) as response:
         got, proper = b"", True
         try:
@@ -256,4 +275,4 @@ async def ask(relay: Running, client: str, streamed: bool, heard: asyncio.Event 
                     heard.set()
         except aiohttp.ClientPayloadError:
             proper = False
-        return Got(client, streamed, response.status, response.headers, got, proper)
+        return Got(way.client, way.streamed, response.status, response.headers, got, proper)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.flow.conftest import Running, Start
 from tests.flow.fake import FakeUpstream, chat_chunk, http, stream
 from tests.flow.test_anthropic_sdk import event
-from tests.promises.families import KINDS, SAID, WAYS, Got, ask, both_transports, config, each_stream, told_by
+from tests.promises.families import SAID, STREAMS, WHOLES, Got, Way, ask, both_transports, config, told_by
 
 EVENTS: Mapping[str, bytes] = {
     "half of an object": b'{"id": "x',
@@ -138,12 +139,12 @@ SHAPES: Mapping[str, list[bytes]] = {
 """Events of each format in which something is of another kind than it should be."""
 
 
-async def told(relay: Running, upstream: FakeUpstream, kind: str, client: str, odd: bytes) -> Got:
+async def told(relay: Running, upstream: FakeUpstream, way: Way, odd: bytes) -> Got:
     """A stream with something odd in it, which comes once the client has heard what precedes it."""
-    found, heard = KINDS[kind], asyncio.Event()
+    found, heard = way.found, asyncio.Event()
     rest = b"".join((odd, found.word("a fine day"), *found.end(SAID)))
     upstream.answer = lambda seen: stream(*found.start, found.word("It is "), heard, rest)
-    return await ask(relay, client, True, heard=heard)
+    return await ask(relay, way, heard)
 
 
 def clear(got: Got) -> None:
@@ -154,39 +155,38 @@ def clear(got: Got) -> None:
 
 @pytest.mark.promise("U-07")
 @both_transports
-@each_stream
 async def test_what_is_no_event_ends_the_answer_or_says_nothing(
-    start: Start, upstream: FakeUpstream, kind: str, client: str, transport: str
+    start: Start, upstream: FakeUpstream, transport: str
 ) -> None:
-    relay = await start(config(kind, upstream, transport))
-    for name, data in EVENTS.items():
-        got = await told(relay, upstream, kind, client, b"data: " + data + b"\n\n")
+    relay = await start(config(upstream, transport))
+    for way, name in product(STREAMS, EVENTS):
+        got = await told(relay, upstream, way, b"data: " + EVENTS[name] + b"\n\n")
         row = (await relay.rows())[0]
         clear(got)
-        if name in FATAL[kind]:
-            assert (got.text, got.finished) == ("It is ", False), name
-            assert got.error, name
-            assert row.outcome in ("upstream_cut", "upstream_error"), name
+        if name in FATAL[way.kind]:
+            assert (got.text, got.finished) == ("It is ", False), (way, name)
+            assert got.error, (way, name)
+            assert row.outcome in ("upstream_cut", "upstream_error"), (way, name)
         else:
-            assert (got.text, got.finished, got.error) == (SAID, True, ""), name
-            assert row.outcome == "ok", name
+            assert (got.text, got.finished, got.error) == (SAID, True, ""), (way, name)
+            assert row.outcome == "ok", (way, name)
 
 
 @pytest.mark.promise("U-07")
-@each_stream
-async def test_events_of_odd_shape_break_nothing(start: Start, upstream: FakeUpstream, kind: str, client: str) -> None:
-    relay = await start(config(kind, upstream))
-    for data in SHAPES[kind]:
-        got = await told(relay, upstream, kind, client, data)
-        row = (await relay.rows())[0]
-        clear(got)
-        assert got.text.startswith("It is "), (data, got.body)
-        if got.finished:
-            assert (got.error, row.outcome) == ("", "ok"), (data, got.body)
-            assert got.text.endswith("a fine day"), (data, got.body)
-        else:
-            assert got.error, (data, got.body)
-            assert row.outcome in ("upstream_cut", "upstream_error"), (data, row)
+async def test_events_of_odd_shape_break_nothing(start: Start, upstream: FakeUpstream) -> None:
+    relay = await start(config(upstream))
+    for way in STREAMS:
+        for data in SHAPES[way.kind]:
+            got = await told(relay, upstream, way, data)
+            row = (await relay.rows())[0]
+            clear(got)
+            assert got.text.startswith("It is "), (way, data, got.body)
+            if got.finished:
+                assert (got.error, row.outcome) == ("", "ok"), (way, data, got.body)
+                assert got.text.endswith("a fine day"), (way, data, got.body)
+            else:
+                assert got.error, (way, data, got.body)
+                assert row.outcome in ("upstream_cut", "upstream_error"), (way, data, row)
 
 
 EMPTY = {"openai-responses": b'{"output": []}', "anthropic-messages": b'{"content": []}'}
@@ -202,27 +202,21 @@ ANSWERS: list[bytes] = [
     ),
 ]
 """What is no complete answer in any format."""
-each_whole = pytest.mark.parametrize(
-    ("kind", "client"), [pytest.param(*way.values[:2], id=str(way.id)[:-7]) for way in WAYS if not way.values[2]]
-)
 
 
 @pytest.mark.promise("U-07")
 @both_transports
-@each_whole
-async def test_what_is_no_answer_is_a_clear_error(
-    start: Start, upstream: FakeUpstream, kind: str, client: str, transport: str
-) -> None:
-    relay = await start(config(kind, upstream, transport))
-    for data in ANSWERS:
+async def test_what_is_no_answer_is_a_clear_error(start: Start, upstream: FakeUpstream, transport: str) -> None:
+    relay = await start(config(upstream, transport))
+    for way, data in product(WHOLES, ANSWERS):
         upstream.scripts = [http(data)]
-        got = await ask(relay, client, False)
+        got = await ask(relay, way)
         row = (await relay.rows())[0]
-        if data == EMPTY.get(kind):
-            assert (got.status, row.outcome) == (200, "ok"), (data, got)
+        if data == EMPTY.get(way.kind):
+            assert (got.status, row.outcome) == (200, "ok"), (way, data, got)
             continue
-        assert (got.status, row.outcome) in ((502, "upstream_cut"), (502, "upstream_error")), (data, got)
-        assert got.error, data
+        assert (got.status, row.outcome) in ((502, "upstream_cut"), (502, "upstream_error")), (way, data, got)
+        assert got.error, (way, data)
         clear(got)
 
 
@@ -236,8 +230,8 @@ ERRORS: Mapping[str, list[bytes]] = {
         b'event: error\ndata: {"object":"error","message":"it broke"}\n\n',
     ],
     "openai-responses": [
-        b'event: response.failed\ndata: {"type":"response.failed","response":{"id":"resp_upstream1","object":"response",'
-        b'"status":"failed","output":[],"error":{"code":"server_error","message":"it broke"}}}\n\n',
+        b'event: response.failed\ndata: {"type":"response.failed","response":{"id":"resp_upstream1","status":"failed",'
+        b'"output":[],"error":{"code":"server_error","message":"it broke"}}}\n\n',
     ],
     "anthropic-messages": [
         b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"it broke"}}\n\n',
@@ -253,17 +247,16 @@ ERRORS: Mapping[str, list[bytes]] = {
 @pytest.mark.promise("U-03")
 @pytest.mark.promise("U-07")
 @both_transports
-@each_stream
 async def test_an_error_is_told_once_in_a_way_that_clients_see_and_nothing_follows_it(
-    start: Start, upstream: FakeUpstream, kind: str, client: str, transport: str
+    start: Start, upstream: FakeUpstream, transport: str
 ) -> None:
-    relay = await start(config(kind, upstream, transport))
-    found = KINDS[kind]
-    for data in ERRORS[kind]:
-        # With words before it and the end behind it, all in one piece.
-        got = await told(relay, upstream, kind, client, found.word("a fine ") + data)
-        row = (await relay.rows())[0]
-        assert (got.text, got.finished, got.proper) == ("It is a fine ", False, False), (data, got.body)
-        assert "it broke" in told_by(got.events[-1]), (data, got.body)
-        assert got.body.count(b"it broke") == 1, (data, got.body)
-        assert row.outcome == "upstream_error", data
+    relay = await start(config(upstream, transport))
+    for way in STREAMS:
+        for data in ERRORS[way.kind]:
+            # With words before it and the end behind it, all in one piece.
+            got = await told(relay, upstream, way, way.found.word("a fine ") + data)
+            row = (await relay.rows())[0]
+            assert (got.text, got.finished, got.proper) == ("It is a fine ", False, False), (way, data, got.body)
+            assert "it broke" in told_by(got.events[-1]), (way, data, got.body)
+            assert got.body.count(b"it broke") == 1, (way, data, got.body)
+            assert row.outcome == "upstream_error", (way, data)
