@@ -493,9 +493,13 @@ MAX_MESSAGE = 2000
 """Longest upstream error message that is shown to a caller, in characters."""
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
+"""What a terminal would obey, and nobody can read."""
+
+
 def plain_message(body: bytes, status: int) -> str:
     """What an error body not in the vendor's own form says: its text, or only the status if it is a web page."""
-    text = body[: 8 * MAX_MESSAGE].decode("utf-8", "replace").strip()
+    text = _CONTROL.sub(" ", body[: 8 * MAX_MESSAGE].decode("utf-8", "replace")).strip()
     if not text or text.startswith("<"):
         return f"the upstream answered with status {status}"
     return text[:MAX_MESSAGE]

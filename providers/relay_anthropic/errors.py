@@ -45,6 +45,9 @@ def translate_error(target: Target, status: int, headers: Mapping[str, str], bod
         message = error
     elif isinstance(value, dict) and isinstance(value.get("message"), str):
         message = value["message"]
+    if message.lstrip().startswith("<"):
+        # A web page helps nobody, in JSON as little as by itself.
+        message, body = "", b""
     return _error(status, kind, (message or kit.plain_message(body, status))[: kit.MAX_MESSAGE], headers)
 
 

@@ -61,7 +61,8 @@ def error_of(error: dict[str, Any]) -> UpstreamError:
 
 def _message(error: dict[str, Any]) -> str:
     message = error.get("message")
-    if isinstance(message, str) and message.strip():
+    # A web page helps nobody, in JSON as little as by itself.
+    if isinstance(message, str) and message.strip() and not message.lstrip().startswith("<"):
         return message[: kit.MAX_MESSAGE]
     return "the upstream reported an error without a message"
 
