@@ -149,7 +149,8 @@ class AiohttpTransport:
                     headers=request.headers,
                     data=_payload(request.body),
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.connect_timeout),
+                    # All of it: the name's resolution and TLS as well.
+                    timeout=aiohttp.ClientTimeout(total=None, connect=upstream.connect_timeout),
                 )
         except TimeoutError as error:
             raise _late(error, upstream) from error

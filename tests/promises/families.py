@@ -173,11 +173,13 @@ WHOLES = [way for way in WAYS if not way.streamed]
 both_transports = pytest.mark.parametrize("transport", ["relay", "aiohttp"])
 
 
-def config(upstream: FakeUpstream, transport: str = "relay", *, host: str = "127.0.0.1", **settings: Any) -> str:
+def config(
+    upstream: FakeUpstream, transport: str = "relay", *, host: str = "127.0.0.1", server: str = "", **settings: Any
+) -> str:
     """An upstream of every kind, each with a model of its name, asked once and never set aside."""
     more = "".join(f"{name} = {value}\n" for name, value in settings.items())
     parts = [
-        f"[server]\ntransport = '{transport}'\n[routing]\nmax_attempts = 1\nmax_cool_down_seconds = 0\n",
+        f"[server]\ntransport = '{transport}'\n{server}\n[routing]\nmax_attempts = 1\nmax_cool_down_seconds = 0\n",
         *(
             f"[upstreams.{name}]\nfamily = '{kind.family}'\nbase_url = 'http://{host}:{upstream.port}{kind.path}'\n"
             f"api_key = 'sk-CANARY-upstream-key'\ndialects = ['{name}']\n{more}"
