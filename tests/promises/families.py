@@ -14,7 +14,7 @@ import pytest
 from relay.kit import SseDecoder
 from tests.flow import gemini
 from tests.flow.conftest import Running
-from tests.flow.fake import DONE, USAGE, FakeUpstream, Step, chat_chunk, http, stream
+from tests.flow.fake import DONE, USAGE, FakeUpstream, Seen, Step, chat_chunk, http, stream
 from tests.flow.test_anthropic_sdk import event, message
 from tests.flow.test_responses_sdk import answer, text_events
 from tests.flow.test_responses_sdk import message as responses_message
@@ -39,6 +39,14 @@ class Kind:
     """What follows all of the text."""
     whole: Callable[[str], dict[str, Any]]
     """A complete answer."""
+
+    @staticmethod
+    def of(seen: Seen) -> tuple[Kind, bool]:
+        """Which kind of upstream was asked, and whether for a stream."""
+        if "/models/" in seen.path:
+            return KINDS["gemini"], "stream" in seen.path
+        name = {"responses": "openai-responses", "messages": "anthropic-messages"}.get(seen.path.rpartition("/")[2])
+        return KINDS[name or "openai-chat"], bool(seen.json.get("stream"))
 
     def pieces(self, *texts: str) -> list[bytes]:
         """A good stream, event by event."""
