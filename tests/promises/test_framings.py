@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import pytest
 
+import relay.lane
+import relay.stream
 from relay.ir import Usage
 from relay.kit import SseDecoder
 from relay.meter import Meter
 from tests.flow.conftest import Running, Start
-from tests.flow.fake import FakeUpstream, Seen, Step, chunk, http, stream
-from tests.promises.families import KINDS, SAID, STREAMS, WAYS, WHOLES, Got, Kind, Way, ask, both_transports, config
+from tests.flow.fake import DONE, FakeUpstream, Seen, Step, chunk, http, stream
+from tests.flow.test_anthropic_sdk import event
+from tests.promises.families import (
+    ENDS,
+    KINDS,
+    SAID,
+    STREAMS,
+    WAYS,
+    WHOLES,
+    Got,
+    Kind,
+    Way,
+    ask,
+    both_transports,
+    config,
+)
+from tests.promises.wire import until
 
 HALF = b'data: {"id":"ch'
 STREAM = "Content-Type: text/event-stream\r\n"
@@ -156,8 +174,8 @@ def split_lines(events: Sequence[tuple[str, bytes]]) -> bytes:
 def noisy(events: Sequence[tuple[str, bytes]]) -> bytes:
     """With fields and comments that mean nothing, and more blank lines than needed."""
     out = b": hello\n\n"
-    for number, event in enumerate(events):
-        one = written([event])
+    for number, each in enumerate(events):
+        one = written([each])
         out += f"id: {number}\nretry: 100\n: a comment\nodd\nodd: field\n".encode() + one + b"\n: ping\n\n"
     return out
 
@@ -173,7 +191,7 @@ FRAMINGS: Mapping[str, Callable[[Sequence[tuple[str, bytes]]], bytes]] = {
     "without the last blank line": lambda events: written(events)[:-1],
     "without the last line end": lambda events: written(events)[:-2],
     "mixed": lambda events: b"".join(
-        written([event], end) for event, end in zip(events, (b"\n", b"\r\n", b"\r") * 9, strict=False)
+        written([one], end) for one, end in zip(events, (b"\n", b"\r\n", b"\r") * 9, strict=False)
     ),
 }
 
@@ -231,7 +249,7 @@ async def test_every_cut_of_every_framing_gives_the_same_events_and_the_same_cou
         ways += [[data[:1], *(data[at : at + 2] for at in range(1, len(data), 2))]]
         for pieces in ways:
             decoder = family.translate_stream(target, {}, kind)
-            found = [event for piece in pieces for event in decoder.feed(piece)] + decoder.close()
+            found = [one for piece in pieces for one in decoder.feed(piece)] + decoder.close()
             events = events or found
             assert found == events, (name, pieces[0][-40:])
             meter = family.meter_stream(target, {}, kind)
@@ -246,3 +264,84 @@ async def test_every_cut_of_every_framing_gives_the_same_events_and_the_same_cou
             counted = Meter()
             counted.add(found)
             assert meter.usage == counted.usage, (name, pieces[0][-40:])
+
+
+BEHIND: Mapping[str, list[bytes]] = {
+    "nothing": [],
+    "the end once more": [],
+    "more of an answer": [],
+    "nonsense": [b"data: {\n\n", b"event: odd\ndata: odd\n\n"],
+    "an error": [b'event: error\ndata: {"type":"error","error":{"message":"CANARY"}}\n\n'],
+}
+"""What comes behind the last event of an answer."""
+
+
+@pytest.mark.promise("U-04")
+@both_transports
+@pytest.mark.parametrize("closes", [True, False], ids=["closes", "stays open"])
+async def test_what_comes_behind_the_end_is_no_part_of_the_answer(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, transport: str, closes: bool
+) -> None:
+    for module in (relay.stream, relay.lane):
+        # How long an upstream gets to end its answer before the next call on that connection.
+        monkeypatch.setattr(module, "DRAIN_SECONDS", 0.05)
+    running = await start(config(upstream, transport))
+    # One format has no last event: there the end is that of the bytes.
+    ways = STREAMS[:-2]
+    for name, apart in product(BEHIND, ([], [0.02])):
+
+        def play(seen: Seen, name: str = name, apart: Sequence[Step] = apart) -> Sequence[Step]:
+            kind, _ = Kind.of(seen)
+            good = kind.pieces("It is ", "a fine day")
+            more = {"the end once more": good[-1:], "more of an answer": [kind.word("CANARY"), *good[-2:]]}
+            rest = more.get(name, BEHIND[name])
+            steps = [*good, *apart, *rest] if apart else [b"".join((*good, *rest))]
+            return stream(*steps) if closes else stream(*steps, "stall", end=False)
+
+        upstream.answer = play
+        for way, got in zip(ways, await asyncio.gather(*(ask(running, way) for way in ways)), strict=True):
+            if way.native:
+                # It is passed on as it came, if it came in one piece with the end. No client reads on behind that.
+                end = re.search(re.escape(ENDS[way.client]).replace(b":", b": ?") + rb".*?\n\n", got.body, re.S)
+                assert end is not None, (way, name, got.body)
+                assert not apart or end.end() == len(got.body), (way, name, got.body)
+                got.body = got.body[: end.end()]
+            assert (got.finished, got.text, got.error) == (True, SAID, ""), (way, name, got.body)
+            assert b"CANARY" not in got.body, (way, name)
+            assert got.body.replace(b" ", b"").count(ENDS[way.client]) == 1, (way, name, got.body)
+    await until(lambda: running.relay.limiter.running() == 0)
+    assert {row.outcome for row in await running.rows()} == {"ok"}
+
+
+@pytest.mark.promise("U-04")
+@both_transports
+async def test_an_end_that_comes_too_early_is_none(start: Start, upstream: FakeUpstream, transport: str) -> None:
+    relay = await start(config(upstream, transport))
+    for way in STREAMS:
+        early = {
+            "openai-chat": [DONE],
+            "openai-responses": [event("response.completed")],
+            "anthropic-messages": [event("content_block_stop", index=0)],
+            "gemini": [b"data: {}\n\n"],
+        }[way.kind]
+        for wait in ([], [0.02]):
+            upstream.scripts = [stream(*begun(way), *wait, *early)]
+            got = await ask(relay, way)
+            row = (await relay.rows())[0]
+            assert not got.finished, (way, got.body)
+            assert got.error, (way, got.body)
+            assert b"[DONE]" not in got.body
+            assert row.outcome == "upstream_cut", (way, row)
+
+
+@pytest.mark.promise("U-04")
+@both_transports
+async def test_a_finish_is_enough_where_the_end_is_forgotten(
+    start: Start, upstream: FakeUpstream, transport: str
+) -> None:
+    relay = await start(config(upstream, transport))
+    for way in STREAMS[:2]:
+        upstream.scripts = [stream(*(piece for piece in way.found.pieces("It is ", "a fine day") if piece != DONE))]
+        got = await ask(relay, way)
+        assert (got.proper, got.text, got.error) == (True, SAID, ""), (way, got.body)
+        assert (await relay.rows())[0].outcome == "ok"
