@@ -19,12 +19,14 @@ from relay.budget import Ledger
 from relay.call import Call
 from relay.catalog import Catalog, load_plugins, read_catalog
 from relay.config import Config
+from relay.crowd import Crowd
 from relay.dispatch import Dispatch
 from relay.errors import RelayError, Unavailable, UpstreamError
 from relay.family import Model, ModelListing, Target, Transport, Upstream
 from relay.gate import Guard
 from relay.http1 import Http1Transport
 from relay.ir import Usage
+from relay.lasting import Lasting
 from relay.life import Life
 from relay.limits import Limiter
 from relay.manager import BoundFamily, Plugins, guarded
@@ -114,6 +116,8 @@ class Relay:
         self.origins = Origins(server.host, server.hosts, server.origins)
         self.throttle = Throttle(server.wrong_keys_per_minute)
         self.life = Life(wall)
+        self.crowd = Crowd(lambda: self.settings.server.max_memory_mb)
+        self.life.full = lambda: self.crowd.full
         self.abandoned: set[Abandoned] = set()
         """Calls whose clients have gone, and whose answers are read to their end for the sake of their counts."""
         self.dispatch = Dispatch(
@@ -127,6 +131,9 @@ class Relay:
         self.listed = asyncio.Event()
         """Set once every upstream was asked for its models, whether it answered or not."""
         self.listing_errors: dict[str, str] = {}
+        self.lasting: list[Lasting] = []
+        """What goes on beside the calls, but for what the store does by itself."""
+        self.life.restarts = self._restarts
         self._prices: OrderedDict[tuple[str, str], tuple[float, Price | None]] = OrderedDict()
 
     def _shelves(self) -> tuple[Memory | None, Shelf | None]:
@@ -153,15 +160,22 @@ class Relay:
                 except Exception:
                     # A plugin that cannot start takes its own models with it, not the relay.
                     log.exception("plugin %s could not start", name)
-            lister = asyncio.create_task(self._keep_listing(), name="relay-model-lists")
             upkeep = Upkeep(self.store.database, self.settings.store.keep_days, self.store.kept)
-            keeper = asyncio.create_task(upkeep.keep_on(self.wall), name="relay-store-upkeep")
+            self.lasting += [
+                Lasting("model-lists", self._keep_listing),
+                Lasting("memory", self.crowd.watch),
+                Lasting("store-upkeep", lambda: upkeep.keep_on(self.wall)),
+            ]
+            for work in self.lasting:
+                work.start()
             try:
                 yield
             finally:
-                lister.cancel()
-                keeper.cancel()
-                await asyncio.gather(lister, keeper, return_exceptions=True)
+                await asyncio.gather(*(work.stop() for work in self.lasting))
+
+    def _restarts(self) -> dict[str, int]:
+        works = (*self.lasting, self.store.usage.writer.work, self.store.ring.work)
+        return {work.name: work.restarts for work in works if work.restarts}
 
     async def close(self) -> None:
         """Store the usage rows that wait, and close files and connections."""

@@ -218,7 +218,12 @@ class Http1Transport:
         now = self.loop.time()
         late = [exchange for exchange in self.busy if exchange.deadline <= now or exchange.latest <= now]
         for exchange in late:
-            exchange.expire(now)
+            try:
+                exchange.expire(now)
+            except Exception:
+                # One call's fault must not cost all others their deadlines.
+                log.exception("the end of a call that took too long failed")
+                exchange.leave()
         for connections in self._idle.values():
             while connections and connections[0].idle_since < now - IDLE_SECONDS:
                 connections.popleft().abort()

@@ -73,8 +73,13 @@ class Lane:
             for route in dialect.routes
             if route.method == "POST" and route.operation == "generate" and "{" not in route.path and not route.query
         }
-        self.open = isinstance(relay.transport, Http1Transport)
-        """The other transport has no way without coroutines."""
+        self.open = usable = isinstance(relay.transport, Http1Transport)
+        """The other transport has no way without coroutines. Nor is anybody let in while the process is full."""
+
+        def changed(full: bool) -> None:
+            self.open = usable and not full
+
+        relay.crowd.changed.append(changed)
 
     def head(self, message: RawRequestMessage) -> KnownHead | None:
         """The head of a request for the lane; None if it is for the usual way."""
@@ -272,6 +277,19 @@ class Passage:
         """What a step raised. A task has a way of its own with it."""
         if self.over:
             return
+        opened = self.delivery is not None and self.delivery.opened
+        if not opened and isinstance(error, UpstreamError) and self._elsewhere(error):
+            return
+        try:
+            self._tell(error)
+        except Exception:
+            # A dialect that cannot even say what went wrong. Its client must not wait for that.
+            log.exception("request %s failed, and its error cannot be told", self.call.id)
+            self.outlet.cut()
+        self._end()
+
+    def _tell(self, error: BaseException) -> None:
+        """Say to the client what went wrong."""
         call, delivery = self.call, self.delivery
         if isinstance(error, ConnectionError):
             call.left()
@@ -280,13 +298,10 @@ class Passage:
             if delivery is not None and delivery.opened:
                 delivery.fail(error)
             else:
-                if isinstance(error, UpstreamError) and self._elsewhere(error):
-                    return
                 self._refuse(error)
         else:
             log.error("request %s failed", call.id, exc_info=error)
             self._refuse(InternalError(f"internal error; the log has it under {call.id}"))
-        self._end()
 
     def _refuse(self, error: RelayError) -> None:
         """Answer with an error; in a stream that had begun, end it."""

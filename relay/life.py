@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,10 +28,14 @@ class Life:
         self._wall = wall
         self.stopping = False
         """Set by the signal to stop, before anything else happens."""
+        self.full: Callable[[], bool] = bool
+        """Whether there is no room for more calls."""
         self._loaded = wall()
         self._failed: float | None = None
         self.lost_lines: Callable[[], int] = int
         """How many lines of the log nobody read in time."""
+        self.restarts: Callable[[], Mapping[str, int]] = dict
+        """What of the work beside the calls has failed and begun again, and how often."""
 
     def loaded(self) -> None:
         """A new configuration is in force."""
@@ -46,8 +50,13 @@ class Life:
         config = {"loaded_at": _shown(self._loaded)}
         if self._failed is not None:
             config["refused_at"] = _shown(self._failed)
-        status = "stopping" if self.stopping else "ready"
-        return {"status": status, "config": config, "log_lines_lost": self.lost_lines()}
+        status = "stopping" if self.stopping else "overloaded" if self.full() else "ready"
+        return {
+            "status": status,
+            "config": config,
+            "log_lines_lost": self.lost_lines(),
+            "restarts": dict(self.restarts()),
+        }
 
 
 def _shown(moment: float) -> str:

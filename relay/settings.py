@@ -43,6 +43,9 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Web pages that may use the relay from a browser, as in `https://chat.example.com`; `*` is every page."""
     wrong_keys_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 30
     """Unknown keys that an address may try before it has to wait; 0: no limit. A proxy counts as one address."""
+    max_memory_mb: Annotated[int, Meta(ge=0, le=16_777_216)] = 0
+    """Memory of the process, in MiB, above which new calls get 503 until there is room again; 0: no limit. Each worker
+    has this much."""
     head_timeout: Seconds = 15.0
     """Seconds for the head of a request to arrive."""
     body_timeout: Seconds = 60.0

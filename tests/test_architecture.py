@@ -17,9 +17,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "errors ir outbox paths retry secret settings table toml version store.writer",
+        "errors ir lasting outbox paths retry secret settings table toml version",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
-        "life throttle config envelope events family fields limits outlet pricing seal store.database",
+        "crowd life throttle config envelope events family fields limits outlet pricing seal"
+        " store.database store.writer",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing"
@@ -81,10 +82,14 @@ CATCHERS = frozenset(
     {
         ("relay/app.py", "running"),
         ("relay/attempt.py", "_ready"),
+        ("relay/http1.py", "_look"),
+        ("relay/cli/logs.py", "_run"),
+        ("relay/lane.py", "_failed"),
         ("relay/lane.py", "_usual"),
         ("relay/lane.py", "begin"),
         ("relay/lane.py", "changed"),
         ("relay/lane.py", "enter"),
+        ("relay/lasting.py", "_run"),
         ("relay/manager.py", "_ask"),
         ("relay/manager.py", "add"),
         ("relay/manager.py", "guarded"),
@@ -95,7 +100,8 @@ CATCHERS = frozenset(
         ("relay/views/calls.py", "_answer"),
     }
 )
-"""The functions that catch every exception: around plugin code, and at the outermost edge of a request."""
+"""The functions that catch every exception: around plugin code, at the outermost edge of a request, and around what has
+to go on whatever happens."""
 
 KEEPERS = {
     ("relay/exchange.py", "_give"): "it keeps what the sink raised for whoever pumps or listens",

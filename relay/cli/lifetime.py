@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.cli.notify import Notifier
+from relay.lasting import Lasting
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -33,7 +34,7 @@ class Lifetime:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._again = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._works = (Lasting("reloading", self._reloading), Lasting("signs-of-life", notifier.beating))
 
     def listen(self, numbers: tuple[signal.Signals, ...]) -> None:
         """Take signals: `numbers` to stop, and to hurry if one comes again; SIGHUP to reload."""
@@ -41,7 +42,9 @@ class Lifetime:
         for number in numbers:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._again.set)
-        self._tasks = [loop.create_task(self._reloading()), loop.create_task(self._notifier.beating())]
+        for work in self._works:
+            work.start()
+        self._relay.lasting += self._works
         self._notifier.ready()
 
     def stop(self) -> None:
@@ -69,9 +72,7 @@ class Lifetime:
         ended = await runner.drain(server.drain_seconds, self._hurry)
         if ended:
             log.warning("%d answers were not finished in time; their clients were told", ended)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(work.stop() for work in self._works))
         await runner.cleanup()
         self._notifier.close()
 
@@ -80,9 +81,11 @@ class Lifetime:
             await self._again.wait()
             self._again.clear()
             self._notifier.reloading()
-            if await self.reload():
-                await self._relay.list_all()
-            self._notifier.ready()
+            try:
+                if await self.reload():
+                    await self._relay.list_all()
+            finally:
+                self._notifier.ready()
 
     async def reload(self) -> bool:
         """Read the configuration again. Whether it is in force now; if not, the log says why, and the old one stays."""

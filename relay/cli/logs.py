@@ -51,6 +51,8 @@ class Logs(logging.Handler):
         super().__init__()
         self.lost = 0
         """Lines that could not be written."""
+        self.restarts = 0
+        """How often the thread failed and began again."""
         self._descriptor = descriptor
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
@@ -64,7 +66,7 @@ class Logs(logging.Handler):
 
     def start(self) -> None:
         """Write from a thread. Not before a fork, which threads do not survive."""
-        self._thread = threading.Thread(target=self._work, name="relay-log", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="relay-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -83,6 +85,22 @@ class Logs(logging.Handler):
             self._came += len(line)
             self._lines.append(line)
             self._some.set()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._work()
+                return
+            except Exception as error:
+                # There is nobody to tell but who reads this log. The line it failed at goes, lest it fail again.
+                self.restarts += 1
+                self.lost += 1
+                if self._lines:
+                    self._went += len(self._lines.popleft())
+                line = f"this log failed and goes on ({type(error).__name__})\n".encode()
+                self._went -= len(line)
+                self._lines.appendleft(line)
+                self._some.set()
 
     def _work(self) -> None:
         while not self._ending or self._lines:

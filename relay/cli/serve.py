@@ -194,6 +194,8 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         await relay.close()
         fail(str(error))
     relay.life.lost_lines = lambda: logs.lost
+    restarts = relay.life.restarts
+    relay.life.restarts = lambda: {**restarts(), **({"log": logs.restarts} if logs.restarts else {})}
     lifetime = Lifetime(relay, start.read, Notifier(None if place is None else {}))
     if place is not None and place.reloaded:
         # It takes the place of one that had reloaded since the start.

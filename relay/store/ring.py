@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from relay.lasting import Lasting
 from relay.secret import Secret
 from relay.store.database import Reader
 from relay.store.keys import COLUMNS, Key, digest, key_from_row, now_ms
@@ -68,7 +69,7 @@ class KeyRing:
         self._poll = poll
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self.work = Lasting("store-keys", self._watch, longest=5.0)
         self._version = -1
         self._complained = -60.0
         # Digest to (key, old): `old` marks a secret that was rotated away and lives until the key's `old_until`.
@@ -172,8 +173,8 @@ class KeyRing:
     async def start(self) -> None:
         """Begin to watch for changes. Raises sqlite3.Error if the database cannot be read."""
         await self.refresh()
-        if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="relay-store-keys")
+        if self.work.task is None:
+            self.work.start()
 
     async def _watch(self) -> None:
         seen: tuple[int, int] | None = None
@@ -198,7 +199,4 @@ class KeyRing:
 
     async def close(self) -> None:
         """Stop watching."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self.work.stop()

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from relay.lasting import Lasting
+
 __all__ = ["Writer"]
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ CAPACITY = 50_000
 """Rows kept, besides the batch under way, while the database cannot be written: about 40 MB."""
 PAUSES = (0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts to write; the last one repeats."""
+
+TRIES = 3
+"""Times that a row is tried by itself which fails in a way that nobody has foreseen."""
 
 BAD_ROW = (
     sqlite3.IntegrityError,
@@ -65,7 +70,9 @@ class Writer(Generic[Row]):
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._progress = asyncio.Condition()
-        self._task: asyncio.Task[None] | None = None
+        self._tries = 0
+        # It begins again soon: rows wait for it.
+        self.work = Lasting("store-writer", self._run, first=PAUSES[0], longest=PAUSES[-1])
         self._put = 0
         self._settled = 0
         self._flushing = 0
@@ -97,8 +104,8 @@ class Writer(Generic[Row]):
             )
         self._rows.append(row)
         self._put += 1
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="relay-store-writer")
+        if self.work.task is None:
+            self.work.start()
         self._wake.set()
         if len(self._rows) >= BATCH:
             self._full.set()
@@ -123,7 +130,7 @@ class Writer(Generic[Row]):
         if self._closed:
             return
         self._closed = True
-        task = self._task
+        task = self.work.task
         if task is None:
             return
         self._closing = True
@@ -141,6 +148,8 @@ class Writer(Generic[Row]):
             log.error("the database could not be written before the end: %d usage rows are lost", lost)
 
     async def _run(self) -> None:
+        # What it broke off at, the last time.
+        await self._one_by_one()
         while True:
             if not self._rows:
                 if self._closing:
@@ -158,8 +167,7 @@ class Writer(Generic[Row]):
                 await self._one_by_one()
             self._settled += len(self._batch)
             self._batch = []
-            async with self._progress:
-                self._progress.notify_all()
+            await self._tell()
             # Others come first, however much there is to catch up on.
             await asyncio.sleep(0)
 
@@ -181,12 +189,24 @@ class Writer(Generic[Row]):
 
     async def _one_by_one(self) -> None:
         """Store those rows of the batch that can be stored."""
-        for row in self._batch:
+        while self._batch:
             try:
-                await self._store([row])
+                if self._tries >= TRIES:
+                    raise ValueError("it fails each time, as the log tells")
+                self._tries += 1
+                await self._store(self._batch[:1])
             except BAD_ROW as error:
                 self.dropped += 1
                 self._report("bad", "a usage row cannot be stored and is lost: %s", error)
+            self._tries = 0
+            del self._batch[0]
+            self._settled += 1
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Let those go on who wait for rows to be stored."""
+        async with self._progress:
+            self._progress.notify_all()
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -89,6 +89,7 @@ class CallView:
     async def _answer(self, request: web.Request, call: Call, outlet: Outlet) -> web.StreamResponse:
         relay, dialect = self.relay, self.dialect
         try:
+            relay.crowd.enter()
             raw = self._at_hand(request)
             if raw is None:
                 raw = await self._body(request)

@@ -25,14 +25,13 @@ class Health:
 
 
 class Ready:
-    """Ready for calls: 503 from the moment in which the relay is told to stop."""
+    """Ready for calls: 503 from the moment in which the relay is told to stop, and while it has no room for more."""
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one probe."""
-        life = self.relay.life
-        return web.Response(
-            status=503 if life.stopping else 200, body=orjson.dumps(life.tell()), content_type="application/json"
-        )
+        told = self.relay.life.tell()
+        status = 200 if told["status"] == "ready" else 503
+        return web.Response(status=status, body=orjson.dumps(told), content_type="application/json")
