@@ -8,8 +8,8 @@ What a course does after a failure:
 
 * The next target that is not cooling down, at once. Nothing limits that: it is another place.
 * Where no other is left, the same one again, after a pause, if its answer was one of those that pass, if it was asked
-  less than `max_attempts` times, and if the retry budget has a place. Another key of an upstream that could not be
-  reached is no other place either.
+  less than `max_attempts` times, and if the retry budget has a place. The pause is never shorter than what it asked
+  for. Another key of an upstream that could not be reached is no other place either.
 * The end, if the fault is the request's, if it may have been carried out, or if the call's time is up.
 """
 
@@ -183,6 +183,7 @@ class Course:
         "_refused",
         "_rest",
         "_skipped",
+        "_told",
         "deadline",
         "target",
         "timeout",
@@ -201,6 +202,8 @@ class Course:
         """What may be asked again, or has not been asked because it is as good as asked."""
         self._skipped: list[Target] = []
         """What was cooling down when its turn came."""
+        self._told: dict[Target, float] = {}
+        """Until when targets have asked this call to wait. That holds whatever is held against them, or not."""
         self._probes: Sequence[Circuit] = ()
         self._due: Target | None = None
         self._refused: RelayError | None = None
@@ -251,7 +254,7 @@ class Course:
         dispatch = self._dispatch
         most = dispatch.settings.max_attempts
         waits = [
-            (dispatch.health.wait(target, now), number, target)
+            (self._wait(target, now), number, target)
             for number, target in enumerate(self._later)
             if self._counts.get(target, 0) < most
         ]
@@ -266,6 +269,10 @@ class Course:
         self._due = target
         del self._later[number]
         return pause
+
+    def _wait(self, target: Target, now: float) -> float:
+        """Seconds until this call may ask a target again."""
+        return max(self._dispatch.health.wait(target, now), self._told.get(target, now) - now)
 
     def _go(self, target: Target, now: float) -> Target:
         self.target = target
@@ -289,6 +296,8 @@ class Course:
         if not isinstance(error, UpstreamError) or not (error.retryable or resent):
             raise error
         self._refused = error
+        if error.retry_after is not None:
+            self._told[target] = self._dispatch.clock() + error.retry_after
         address, model, _ = _places(target)
         status = error.upstream_status
         if isinstance(error, UpstreamUnreachable):

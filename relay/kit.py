@@ -399,11 +399,13 @@ def error_for_status(
     wait = retry_after(headers, limited=status == 429)
     if status in (401, 403):
         # Ours, not the caller's: shown as a fault of the relay's set-up.
-        return UpstreamError(
+        refused = UpstreamError(
             "the upstream refused the relay's own credentials",
             code="upstream_credentials",
             upstream_status=status,
         )
+        refused.should_retry = False
+        return refused
     if status in (429, 503, 529):
         busy = UpstreamBusy(
             message,
@@ -416,11 +418,13 @@ def error_for_status(
             busy.type = UpstreamError.type
         return busy
     if status == 402:
-        return UpstreamError(
+        spent = UpstreamError(
             "the relay's account at the upstream is out of credit",
             code="upstream_credit",
             upstream_status=status,
         )
+        spent.should_retry = False
+        return spent
     if 400 <= status < 500 and status not in (405, 408, 409):
         shown = status if status in (404, 413, 422) else 400
         return UpstreamRefused(message, code=code, param=param, status=shown, upstream_status=status)

@@ -42,6 +42,7 @@ class Lifetime:
         for number in numbers:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._again.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         for work in self._works:
             work.start()
         self._relay.lasting += self._works

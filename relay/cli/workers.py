@@ -140,9 +140,10 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in ENDING:
                 signal.signal(number, signal.SIG_DFL)
-            # Until it has a handler of its own: a reload must not end whoever is just starting.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            # One to read the configuration again waits until there is a handler (`Lifetime.listen`): it must neither
+            # end whoever is just starting nor be missed by it.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             status = self._work(place)
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else 1

@@ -504,3 +504,50 @@ def step(course: Course) -> Target:
     found = course.next()
     assert isinstance(found, Target)
     return found
+
+
+# What a target asks for.
+
+
+@pytest.mark.promise("F-09")
+@pytest.mark.parametrize("settings", [{}, {"max_cool_down_seconds": 0}, {"max_cool_down_seconds": 0.1}])
+def test_the_same_target_is_not_asked_again_before_it_wants_to_be(settings: dict[str, Any]) -> None:
+    for wait in (0.0, 0.3, 2.0, 4.9):
+        bench = Bench(**settings)
+        answers = iter([limited(wait), None])
+        began = bench.now
+        assert bench.go(model(A), lambda _: next(answers)) == (["a", "...", "a"], None)  # noqa: B023
+        assert bench.now - began >= wait - 1e-9
+    # Another one has not asked for anything.
+    bench = Bench(**settings)
+    assert bench.go(model(A, B), only("a", error=limited(60.0))) == (["a", "b"], None)
+    assert bench.now == 1000.0
+    # What would take too long is left to the client, who is told.
+    bench = Bench(**settings)
+    trail, error = bench.go(model(A), always(limited(5.1)))
+    assert trail == ["a"]
+    assert error is not None
+    assert error.retry_after is not None
+    assert error.retry_after > 0
+
+
+@pytest.mark.promise("F-09")
+def test_that_somebody_else_was_served_meanwhile_does_not_shorten_the_wait() -> None:
+    bench, one = Bench(), model(A)
+    course = bench.course(one)
+    target = course.next()
+    assert isinstance(target, Target)
+    course.failed(limited(2.0))
+    pause = course.next()
+    assert isinstance(pause, float)
+    bench.dispatch.health.circuits.clear()
+    assert pause >= 2.0
+    course.close()
+    second = bench.course(one)
+    assert isinstance(second.next(), Target)
+    second.failed(limited(2.0))
+    bench.dispatch.health.circuits.clear()
+    pause = second.next()
+    assert isinstance(pause, float)
+    assert pause >= 2.0
+    second.close()

@@ -133,3 +133,8 @@ def test_events_fold_into_a_response_or_raise() -> None:
     assert kit.folded(events).choices[0].text == "a"
     with pytest.raises(UpstreamProtocol, match="broke"):
         kit.folded([*events, Failure(UpstreamProtocol("broke"))])
+
+
+@pytest.mark.parametrize(("status", "again"), [(401, False), (403, False), (402, False), (429, None), (500, None)])
+def test_clients_are_told_where_trying_again_is_no_use(status: int, again: bool | None) -> None:
+    assert kit.error_for_status(status, "no", {}).should_retry is again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from relay.app import RELAY, Relay, create_app
 from relay.config import read_text
 from relay.store import UsageRow
+from tests.blocking import LONGEST, watching
 from tests.flow.fake import FakeUpstream
 from tests.flow.loops import RelayServer, factories
 
@@ -51,6 +52,15 @@ class Running:
         rows = await self.rows()
         assert len(rows) == 1, rows
         return rows[0]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_holds_the_loop_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this folder fails if something of the relay's held the event loop up. `turns` allows more."""
+    allowed = request.node.get_closest_marker("turns")
+    with watching(LONGEST if allowed is None else allowed.args[0]) as watch:
+        yield
+    assert watch.found == []
 
 
 Start = Callable[..., Awaitable[Running]]

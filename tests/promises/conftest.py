@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.flow.conftest import start, upstream
+from tests.flow.conftest import _nobody_holds_the_loop_up, start, upstream
 from tests.flow.loops import factories
 
-__all__ = ["start", "upstream"]
+__all__ = ["_nobody_holds_the_loop_up", "start", "upstream"]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Any:

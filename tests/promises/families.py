@@ -160,9 +160,9 @@ class Way:
         """Whether answers pass through as they are."""
         return self.kind == self.client
 
-    def request(self) -> tuple[str, dict[str, Any]]:
+    def request(self, model: str = "") -> tuple[str, dict[str, Any]]:
         """Path and body of a call."""
-        model = self.kind
+        model = model or self.kind
         if self.client == "gemini":
             method = "streamGenerateContent?alt=sse" if self.streamed else "generateContent"
             return f"/v1beta/models/{model}:{method}", {"contents": CONTENTS}
@@ -273,9 +273,9 @@ def spoken(value: Any, dialect: str) -> list[str]:
     return found + [text for inner in value.values() for text in spoken(inner, dialect)]
 
 
-async def ask(relay: Running, way: Way, heard: asyncio.Event | None = None) -> Got:
+async def ask(relay: Running, way: Way, heard: asyncio.Event | None = None, model: str = "") -> Got:
     """One call; what its client was given. `heard` is set once there is anything of it."""
-    path, body = way.request()
+    path, body = way.request(model)
     async with relay.client.post(relay.url + path, json=body) as response:
         got, proper = b"", True
         try:

@@ -17,7 +17,7 @@ import pytest
 
 from relay.cli.notify import Notifier
 from tests.flow.conftest import openai_config
-from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, stream
+from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, stream
 from tests.promises.served import Served, served
 from tests.promises.wire import Wire, eventually, post, until
 
@@ -55,6 +55,23 @@ async def streaming(relay: Served, count: int = 1) -> AsyncIterator[list[Wire]]:
 async def serves(relay: Served, model: str) -> bool:
     """Whether it has a model of that name."""
     return (await relay.ask(relay.chat(model=model))).status == 200
+
+
+async def each_serves(relay: Served, model: str) -> bool:
+    """Whether whoever is asked has a model of that name: so many connections meet every worker."""
+    return all([await serves(relay, model) for _ in range(20)])
+
+
+async def each_lacks(relay: Served, model: str) -> bool:
+    return all([(await relay.ask(relay.chat(model=model))).status == 404 for _ in range(20)])
+
+
+async def up(relay: Served) -> bool:
+    """Whether anybody answers."""
+    try:
+        return (await relay.ready())[0] == 200
+    except (OSError, asyncio.IncompleteReadError):
+        return False
 
 
 async def refused(relay: Served) -> bool:
@@ -188,19 +205,15 @@ async def test_a_second_signal_hurries_and_loses_nothing(
 async def test_a_reload_changes_what_is_served_and_touches_no_stream(
     tmp_path: Path, upstream: FakeUpstream, workers: int
 ) -> None:
-    upstream.answer = lambda seen: stream(*WORDS, 1.0, *ENDING) if seen.json.get("stream") else chat_stream()
+    upstream.answer = lambda seen: stream(*WORDS, 1.0, *ENDING) if seen.json.get("stream") else chat_answer()
     async with served(tmp_path, config(upstream), *several(workers)) as relay:
         text = relay.file.read_text()
         async with streaming(relay, 4) as connections:
             relay.file.write_text(text.replace("[models.m]", "[models.renamed]"))
             relay.signal(signal.SIGHUP)
-            for _ in range(8):
-                # Whichever worker answers: each has heard of it before long.
-                deadline = time.monotonic() + 5
-                while (await relay.ask(relay.chat(model="renamed", stream=True))).status != 200:
-                    assert time.monotonic() < deadline
-                while (await relay.ask(relay.chat(model="m"))).status != 404:
-                    assert time.monotonic() < deadline
+            # Whichever worker answers: each has heard of it before long.
+            await eventually(lambda: each_serves(relay, "renamed"))
+            await eventually(lambda: each_lacks(relay, "m"))
             rests = await asyncio.gather(*(connection.rest_of_stream() for connection in connections))
             assert all(b"three" in rest and b"[DONE]" in rest for rest in rests)
         relay.signal(signal.SIGTERM)
@@ -268,6 +281,30 @@ async def test_a_worker_that_comes_later_serves_with_what_the_others_have_reload
             except (OSError, asyncio.IncompleteReadError):
                 await asyncio.sleep(0.05)
         assert 404 not in statuses, "none of them ever served with the old one"
+
+
+@pytest.mark.promise("C-04")
+async def test_a_worker_that_is_told_to_reload_while_it_starts_does_so(tmp_path: Path, upstream: FakeUpstream) -> None:
+    upstream.scripts = [chat_answer()]
+    async with served(tmp_path, config(upstream), *several(2)) as relay:
+        before = set(relay.children())
+        relay.file.write_text(relay.file.read_text().replace("[models.m]", "[models.renamed]"))
+        for child in before:
+            os.kill(child, signal.SIGKILL)
+        new: set[int] = set()
+        while len(new) < 2:
+            for child in set(relay.children()) - before - new:
+                # It has hardly begun.
+                os.kill(child, signal.SIGHUP)
+                new.add(child)
+            await asyncio.sleep(0.001)
+        await eventually(lambda: up(relay), 15)
+        await eventually(lambda: each_serves(relay, "renamed"))
+        assert set(relay.children()) == new
+        relay.signal(signal.SIGTERM)
+        status, log = await relay.end()
+    assert status == 0
+    assert log.count("the configuration was reloaded") == 2
 
 
 class Manager:

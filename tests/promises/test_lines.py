@@ -30,6 +30,7 @@ def text_of(size: int) -> str:
     return (LETTERS * (size // len(LETTERS) + 1))[:size]
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("U-06")
 @both_transports
 async def test_long_lines_arrive_whole(start: Start, upstream: FakeUpstream, transport: str) -> None:
@@ -54,6 +55,7 @@ def endless(most: int) -> Iterator[bytes]:
         yield piece
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("U-06")
 @both_transports
 async def test_a_line_without_an_end_ends_the_answer_within_bounds(
@@ -133,6 +135,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("U-17")
 @both_transports
 async def test_a_chunk_for_each_byte_costs_no_write_for_each(
