@@ -36,6 +36,8 @@ class Life:
         """How many lines of the log nobody read in time."""
         self.restarts: Callable[[], Mapping[str, int]] = dict
         """What of the work beside the calls has failed and begun again, and how often."""
+        self.stalls: Callable[[], Mapping[str, int]] = dict
+        """How often, and for how long at most, the event loop was held up."""
 
     def loaded(self) -> None:
         """A new configuration is in force."""
@@ -56,6 +58,7 @@ class Life:
             "config": config,
             "log_lines_lost": self.lost_lines(),
             "restarts": dict(self.restarts()),
+            "loop": {"stalls": 0, "longest_ms": 0, **self.stalls()},
         }
 
 

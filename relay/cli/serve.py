@@ -176,6 +176,7 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
     from relay.config import ConfigError
     from relay.door import RelayRunner, safe
     from relay.manager import Contradiction
+    from relay.stalls import Stalls
     from relay.store import StoreError
 
     if not safe():
@@ -194,6 +195,8 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         await relay.close()
         fail(str(error))
     relay.life.lost_lines = lambda: logs.lost
+    stalls = Stalls(relay.plugins.modules)
+    relay.life.stalls = stalls.tell
     restarts = relay.life.restarts
     relay.life.restarts = lambda: {**restarts(), **({"log": logs.restarts} if logs.restarts else {})}
     lifetime = Lifetime(relay, start.read, Notifier(None if place is None else {}))
@@ -231,7 +234,9 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         lifetime.listen((signal.SIGTERM,))
         asyncio.get_running_loop().add_reader(place.parent, lifetime.stop)
         place.ready()
+    stalls.start()
     await lifetime.over()
+    stalls.stop()
     if place is not None:
         asyncio.get_running_loop().remove_reader(place.parent)
     if greeting is not None:
