@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["features", "growth", "measured", "pairs", "table"]
+__all__ = ["features", "growth", "measured", "overload", "pairs", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,3 +76,44 @@ def growth() -> str:
         ("", "Instructions of a call"),
         [(row["title"], f"{row['call']:,} ({row['call'] / first - 1:+.0%})") for row in rows],
     )
+
+
+def overload() -> str:
+    """What is left for each where more is asked than can be served, as shares of what is served where all can be."""
+    found = json.loads((ROOT / "benchmarks" / "overload.json").read_text(encoding="utf-8"))
+    first = found["crowded"][0]["answered"]
+    rows = [
+        (
+            f"{row['callers']} callers at a time, each with its next call as soon as the last is answered",
+            f"{row['answered'] / first:.0%}",
+            "none" if not row["failed"] else f"{row['failed']:.0f}",
+            f"{row['p99_ms']:,.0f} ms",
+        )
+        for row in found["crowded"]
+    ]
+    full, over = found["limited"]
+    rows += [
+        (
+            f"a model with {found['busy']} places, each taken for 200 ms, asked as often as it can answer",
+            "100%",
+            "none",
+            f"{full['p99_ms']:,.0f} ms",
+        ),
+        (
+            f"the same, asked {over['asked'] / full['asked']:.1f} times as often",
+            f"{over['answered'] / full['answered']:.0%}",
+            f"{over['refused'] / over['asked']:.0%} of the calls, each within {over['first_p50_ms']:.1f} ms (median)",
+            f"{over['p99_ms']:,.0f} ms",
+        ),
+    ]
+    direct, relay = found["direct"], found["relay"]
+
+    def added(name: str) -> list[str]:
+        shares = (f"{name}_p50", f"{name}_p99")
+        return [f"{(relay[share] - direct[share]) / 1000:+.1f} ms" for share in shares]
+
+    streams = table(
+        ("Added to each of 50 streams that begin together", "median", "99 %"),
+        [("first byte", *added("first")), ("each piece, one in 20 ms", *added("piece"))],
+    )
+    return table(("", "Answered", "Refused or failed", "99 % of all within"), rows) + "\n\n" + streams
