@@ -26,7 +26,9 @@ DAY = 24 * HOUR
 CHUNK = 2000
 """Rows in one transaction: others wait no longer than for that."""
 FIRST, EVERY = 30.0, 600.0
-"""Seconds from the start until the first look, and between two."""
+"""Seconds from the start until the first look at old rows, and between two."""
+LOOK = 10.0
+"""Seconds between two looks at the size of the log."""
 LOG_BYTES = 256 * 1024 * 1024
 """Size of the log above which something holds it back, and somebody should know."""
 
@@ -49,6 +51,8 @@ class Upkeep:
         self._database = database
         self._kept = kept
         self.keep = keep
+        self._told = 0
+        """Size of the log when somebody was told of it."""
 
     async def run(self, now: int) -> int:
         """One look, at `now` in Unix milliseconds. Gives how many rows became sums. Raises sqlite3.Error."""
@@ -74,7 +78,11 @@ class Upkeep:
             return
         await self._database.empty_log()
         size = self.log_bytes()
-        if size > LOG_BYTES:
+        if size <= LOG_BYTES:
+            self._told = 0
+        elif size > 2 * self._told:
+            # Once, and again when it is twice as much.
+            self._told = size
             log.error(
                 "the database's log has %d MB: a program that reads %s without an end holds it back",
                 size // 2**20,
@@ -90,13 +98,18 @@ class Upkeep:
 
     async def keep_on(self, now: Callable[[], float]) -> None:
         """Look now and then, until cancelled."""
-        await asyncio.sleep(FIRST)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + FIRST
         while True:
+            await asyncio.sleep(min(LOOK, max(0.0, due - loop.time())))
             try:
-                await self.run(int(now() * 1000))
+                if loop.time() >= due:
+                    due = loop.time() + EVERY
+                    await self.run(int(now() * 1000))
+                else:
+                    await self._shorten(always=False)
             except sqlite3.Error as error:
                 log.error("old usage rows cannot be added up now: %s", error)
-            await asyncio.sleep(EVERY)
 
 
 async def _add_up(connection: aiosqlite.Connection, before: int) -> int:

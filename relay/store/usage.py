@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -125,6 +125,8 @@ SELECT = (
     " (SELECT price FROM prices WHERE prices.id = usage.price_id) FROM usage"
 )
 
+MOST_GROUPS = 10_000
+"""Groups in one report."""
 GROUPS: Mapping[str, str] = {
     "key": "usage.key_id",
     "model": "usage.model",
@@ -376,7 +378,7 @@ class UsageTable:
         """Sums per group, by one or several names of `GROUPS`; times go first to last, all else by cost.
 
         `since` and `until` are Unix milliseconds, the second one exclusive. Rows that were added up count with the
-        beginning of their hour. At most 10,000 groups.
+        beginning of their hour. Raises StoreError for what cannot be grouped, and for more than `MOST_GROUPS` groups.
         """
         names = (by,) if isinstance(by, str) else tuple(by)
         for name in names:
@@ -389,15 +391,20 @@ class UsageTable:
         places = ", ".join(str(index + 1) for index in range(len(names)))
         found = await self._fetch(
             f"SELECT {groups}, {TOTALS} FROM usage {chosen.sql} GROUP BY {places}"  # noqa: S608 - from tables of constants
-            f" UNION ALL SELECT {groups}, {HOURS} FROM hours AS usage {chosen.sql} GROUP BY {places} LIMIT 20000",
-            [*chosen.parameters, *chosen.parameters],
+            f" UNION ALL SELECT {groups}, {HOURS} FROM hours AS usage {chosen.sql} GROUP BY {places} LIMIT ?",
+            [*chosen.parameters, *chosen.parameters, 2 * MOST_GROUPS + 1],
         )
         merged: dict[tuple[Any, ...], list[int]] = {}
         for row in found:
             # Errors are not summed up: they are what is left of the others.
             known = merged.setdefault(row[: len(names)], [0] * (len(SUMS) - 1))
             known[:] = [old + new for old, new in zip(known, row[len(names) :], strict=True)]
-        rows = [(*key, *added) for key, added in islice(merged.items(), 10_000)]
+        if len(found) > 2 * MOST_GROUPS or len(merged) > MOST_GROUPS:
+            # A part of them would be sums that nobody could trust.
+            raise StoreError(
+                f"that is more than {MOST_GROUPS:,} groups: ask for a shorter time, or by fewer names at once"
+            )
+        rows = [(*key, *added) for key, added in merged.items()]
         labels = await self._labels(names, rows)
         result = []
         for row in rows:

@@ -16,6 +16,7 @@ from relay.store import GROUPS, Store, UsageRow
 from relay.store import upkeep as module
 from relay.store.upkeep import DAY, HOUR, Upkeep
 from tests.core.store.conftest import make
+from tests.promises.wire import until
 
 __all__ = ["make"]
 
@@ -138,3 +139,55 @@ async def test_the_log_shrinks_again_after_a_reader_held_it_back(
         assert upkeep.log_bytes() == 0
         store.usage.put(make(9000))
         assert await store.usage.flush(5)
+
+
+@pytest.mark.promise("S-02")
+async def test_the_log_stays_short_where_nobody_holds_it_back(tmp_path: Path, make: Make) -> None:
+    async with await Store.open(tmp_path / "relay.db") as store:
+        upkeep = Upkeep(store.database, 0)
+        largest = 0
+        # Reports are read all the while, as long as they take and no longer.
+        for number in range(60):
+            for place in range(100):
+                store.usage.put(make(number * 100 + place))
+            await asyncio.gather(store.usage.flush(), store.usage.report("model"), store.usage.rows(100))
+            largest = max(largest, upkeep.log_bytes())
+        size = (tmp_path / "relay.db").stat().st_size
+        assert size > 500_000
+        # Some thousand pages, after which the log begins anew, however many rows there are.
+        assert largest < 6_000_000
+
+
+@pytest.mark.promise("S-02")
+async def test_a_log_that_is_held_back_grows_by_little_and_is_told_of_before_long(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 400_000)
+    monkeypatch.setattr(module, "LOOK", 0.05)
+    async with await Store.open(tmp_path / "relay.db") as store:
+        upkeep = Upkeep(store.database, 0)
+        watch = asyncio.create_task(upkeep.keep_on(time.time))
+        try:
+            reader = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM keys").fetchall()
+
+            async def put(count: int) -> None:
+                """So many rows in batches of a hundred, as a thousand calls a second make them."""
+                for start in range(0, count, 100):
+                    for number in range(start, start + 100):
+                        store.usage.put(make(number))
+                    assert await store.usage.flush(5)
+
+            await put(3000)
+            assert upkeep.log_bytes() < 3000 * 4096
+            await until(lambda: "holds it back" in caplog.text)
+            told = caplog.text.count("holds it back")
+            await put(500)
+            await asyncio.sleep(0.3)
+            assert caplog.text.count("holds it back") == told, "not with every look"
+            reader.close()
+            await until(lambda: upkeep.log_bytes() < 400_000)
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
