@@ -139,6 +139,13 @@ def _inspect(path: Path, steps: Sequence[Migration]) -> None:
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
     if not head:
+        left = path.with_name(f"{path.name}-wal")
+        if left.exists() and left.stat().st_size:
+            raise StoreError(
+                f"the database {path} is empty, and its log {left.name} is not: somebody has cut it off; nothing was"
+                " changed: restore a backup or move both away"
+            )
+        # Just made, by us or by hand.
         return
     if head != MAGIC:
         raise StoreError(f"the database {path} is not an SQLite file; it was not changed: give another path")

@@ -76,8 +76,8 @@ async def upstream() -> AsyncIterator[FakeUpstream]:
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start a relay with a configuration's text. `key` holds settings of the key that its client uses; with `like`, it
-    is one more process beside (or after) another relay, with its database and its key."""
+    """Start a relay with a configuration's text, and its database in a folder. `key` holds settings of the key that its
+    client uses; with `like`, it is one more process beside (or after) another relay, with its database and its key."""
     running: list[Running] = []
 
     async def build(
@@ -86,10 +86,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         key: dict[str, Any] | None = None,
         keepalive_timeout: float = 75.0,
         like: Running | None = None,
+        folder: Path = tmp_path,
         **options: Any,
     ) -> Running:
         text = ALONE + textwrap.dedent(config)
-        database = tmp_path / f"relay{len(running)}.db" if like is None else like.relay.store.database.path
+        database = folder / f"relay{len(running)}.db" if like is None else like.relay.store.database.path
         app = await create_app(read_text(text, "test.toml", {}), database=database, **options)
         secret = (await app[RELAY].store.keys.create("test", **(key or {})))[1] if like is None else like.key
         server = RelayServer(app)
