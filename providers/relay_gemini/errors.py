@@ -72,7 +72,8 @@ def _error(status: int, message: str, error: dict[str, Any], headers: Mapping[st
     for detail in details if isinstance(details, list) else ():
         if not isinstance(detail, dict):
             continue
-        if detail.get("reason") in KEY_REASONS:
+        reason = detail.get("reason")
+        if isinstance(reason, str) and reason in KEY_REASONS:
             status = 401
         delay = detail.get("retryDelay")
         if isinstance(delay, str) and "retry-after" not in headers:
