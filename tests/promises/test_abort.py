@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from relay.door import RelayRunner
 from relay.store import StoreError
 from tests.flow.conftest import Running, Start, openai_config
-from tests.flow.fake import USAGE, FakeUpstream, Step, chat_answer, chat_chunk, http, stream
+from tests.flow.fake import USAGE, FakeUpstream, Seen, Step, chat_answer, chat_chunk, http, stream
+from tests.promises.families import WAYS, Kind, both_transports
+from tests.promises.families import config as every_format
 from tests.promises.wire import Wire, post, until, wire
 
 WORDS = [chat_chunk({"content": word}) for word in ("one ", "two ", "three ")]
@@ -96,6 +100,54 @@ async def test_the_upstream_sees_its_peer_leave_at_once(
     assert row.usage_source == ("none" if "before" in moment or "whole" in moment else row.usage_source)
     async with relay.chat() as response:
         assert response.status == 200, "its place is free"
+
+
+@pytest.mark.promise("F-01")
+@pytest.mark.promise("F-02")
+@pytest.mark.promise("F-03")
+@both_transports
+async def test_an_upstream_of_every_format_sees_its_peer_leave_and_what_was_seen_is_counted(
+    start: Start, upstream: FakeUpstream, transport: str
+) -> None:
+    def play(seen: Seen) -> Sequence[Step]:
+        kind, streamed = Kind.of(seen)
+        if streamed and talks:
+            return stream(*kind.start, kind.word("It is "), kind.word("a fine "), "stall", end=False)
+        return ["stall"]
+
+    upstream.answer = play
+    relay = await start(every_format(upstream, transport))
+    for way, talks, name in product(WAYS, (False, True), ("", "Idempotency-Key: one\r\n")):
+        if talks and not way.streamed:
+            continue
+        path, body = way.request()
+        text = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {relay.key}\r\n{name}"
+            f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        )
+        upstream.seen.clear()
+        upstream.peer_left.clear()
+        async with wire(relay) as connection:
+            connection.send(head.encode() + text)
+            await until(lambda: len(upstream.seen) == 1)
+            if talks and not name:
+                await asyncio.wait_for(connection.reader.readuntil(b"a fine "), 5)
+            else:
+                # What is kept to be repeated is given when it is whole.
+                await nothing(connection)
+            left = time.monotonic()
+            leave(connection, "RST")
+            await until(lambda: bool(upstream.peer_left))
+            assert upstream.peer_left[0] - left < SOON + SLACK, way
+        await until(lambda: relay.relay.limiter.running() == 0)
+        row = (await relay.rows())[0]
+        assert (row.outcome, row.status) == ("client_abort", 499), (way, row)
+        if talks:
+            assert row.usage_source in ("estimate", "partial"), (way, row)
+            assert row.usage is not None
+            assert (row.usage.output or 0) > 0, (way, row)
+            assert (row.cost or 0) > 0, (way, row)
 
 
 @pytest.mark.promise("F-02")

@@ -57,6 +57,7 @@ def places(length: int) -> Iterator[int]:
     yield from range(length - LAST_PART, length + 1)
 
 
+@pytest.mark.promise("U-01")
 @pytest.mark.parametrize("dialect", DECODERS)
 def test_a_decoder_tells_of_every_cut(recordings: Recordings, dialect: str) -> None:
     cuts: Counter[str] = Counter()
@@ -172,6 +173,7 @@ UNREADABLE = frozenset({"f7e46dd85ac1ecc7"})
 """Streams at whose end, behind the answer, their host has an event that the SDK cannot read."""
 
 
+@pytest.mark.promise("U-01")
 @pytest.mark.timeout(60)
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("dialect", CLIENTS)

@@ -193,6 +193,7 @@ def fn(name: str | None = None, arguments: str | None = None, **fields: Any) -> 
     return {"type": "function", "function": {"name": name, "arguments": arguments}, **fields}
 
 
+@pytest.mark.promise("U-07")
 def test_tool_calls_are_told_apart_in_every_way_that_hosts_number_them() -> None:
     whole = [("a", "f", "{}"), ("b", "g", "[]")]
     # By number, interleaved.
@@ -216,6 +217,7 @@ def test_tool_calls_are_told_apart_in_every_way_that_hosts_number_them() -> None
     assert calls([fn("f", "{", index=0, id="a")], [fn(None, "}", index=0, id="zzz")]) == whole[:1]
 
 
+@pytest.mark.promise("U-07")
 def test_an_id_that_comes_late_is_waited_for_and_one_that_never_comes_is_made_up() -> None:
     assert calls([fn("f", "", index=0)], [fn(None, "{}", index=0, id="late")]) == [("late", "f", "{}")]
     made = calls([fn("f", "{}", index=0, id=""), fn("g", "{}", index=1)], [fn(None, " ", index=0)])
