@@ -7,6 +7,7 @@ goes through the real decoder, so that ends, counts and errors are exactly the d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,8 @@ NEVER = b"\n"
 """What no chunk begins with."""
 TRIES = 4
 """Runs of events that are looked for in one piece before its events are taken one by one."""
+TEXT = re.compile(rb'[^"\\\n]*(?:\\.[^"\\\n]*)*')
+"""What stands between the quotes of a JSON string."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,24 @@ class Mould:
 
     `tail` begins with what ends the text and runs to the event's end, both included. Some vendors put filling of
     changing length into it; then `middle` is the tail up to the filling, and `tail` what follows that.
+
+    Two events that begin and end alike may differ between: `"a"}]}` and `"a", "finish_reason": "stop"}]}` do. So what
+    is between must have no quotes but those it is known to have, or be the inside of one string by its escapes.
     """
 
     head: bytes
     tail: bytes
     middle: bytes = b""
+    quotes: int = 0
+    """Quotes between text and tail."""
+
+    @staticmethod
+    def of(event: bytes, text: tuple[int, int], filling: tuple[int, int] | None = None) -> Mould:
+        """The mould of an event whose text is there, and its filling there."""
+        begin, end = text
+        if filling is None:
+            return Mould(event[:begin], event[end:])
+        return Mould(event[:begin], event[filling[1] :], event[end : filling[0]], event.count(b'"', end, filling[1]))
 
     @cached_property
     def frame(self) -> int:
@@ -59,6 +75,11 @@ class Mould:
         return self.head.count(b"\n") + self.tail.count(b"\n")
 
     @cached_property
+    def marks(self) -> int:
+        """Quotes of one such event."""
+        return self.head.count(b'"') + self.tail.count(b'"')
+
+    @cached_property
     def end(self) -> bytes:
         """How a chunk ends that holds one such event."""
         return self.tail + CRLF
@@ -73,9 +94,27 @@ class Mould:
         start, begin, end = self.sizes.get(len(chunk)) or self._size(chunk)
         if not chunk.startswith(start) or not chunk.endswith(self.end) or chunk.find(b"\n", begin, end) >= 0:
             return -1
+        if chunk.count(b'"', begin, end) != self.quotes:
+            return self._escaped(chunk, begin, end)
         if self.middle:
             end = chunk.rfind(self.middle, begin, end)
         return end - begin
+
+    def one(self, data: bytes, begin: int, end: int) -> int:
+        """Bytes of text in what is there, if it is one such event. Else below 0."""
+        text, tail = begin + len(self.head), end - len(self.tail)
+        if text > tail or not data.startswith(self.head, begin) or not data.endswith(self.tail, begin, end):
+            return -1
+        if data.find(b"\n", text, tail) >= 0:
+            return -1
+        return self._escaped(data, text, tail)
+
+    def _escaped(self, data: bytes, begin: int, end: int) -> int:
+        """Bytes of text between head and tail, where escapes are; below 0 if there is anything else."""
+        text = TEXT.match(data, begin, end)
+        ends = begin if text is None else text.end()
+        fits = data.startswith(self.middle, ends, end) and data.count(b'"', ends, end) == self.quotes
+        return ends - begin if fits and (self.middle or ends == end) else -1
 
     def _size(self, chunk: bytes) -> tuple[bytes, int, int]:
         """The same of a chunk of another size; if it is not one whole chunk, bytes that it does not begin with."""
@@ -90,20 +129,20 @@ class Mould:
             self.sizes[len(chunk)] = known
         return known
 
-    def fits(self, event: bytes) -> bool:
-        """Whether one event is text around which nothing has changed."""
-        return event.startswith(self.head) and event.endswith(self.tail) and self.middle in event
-
     def run(self, data: bytes, begin: int, end: int) -> int:
         """How many events fit if there is nothing but such events there, one behind the other; else 0."""
         if self.middle or not data.startswith(self.head, begin) or not data.endswith(self.tail, begin, end):
             return 0
-        # Text cannot hold these bytes: they have quotes in them that inside of a JSON string would be escaped. So if
-        # behind each tail but the last there is a head, and there are no more line ends than that makes, then there is
-        # nothing but text between them.
+        # If behind each tail but the last there is a head, and there are no more line ends and quotes than that makes,
+        # then there is nothing but text between them.
         events = 1 + data.count(self.seam, begin, end)
-        fitting = end - begin >= events * self.frame and data.count(b"\n", begin, end) == events * self.lines
-        return events if fitting else 0
+        if end - begin < events * self.frame or data.count(b"\n", begin, end) != events * self.lines:
+            return 0
+        if data.count(b'"', begin, end) != events * self.marks:
+            texts = data[begin + len(self.head) : end - len(self.tail)].split(self.seam)
+            if not all(map(TEXT.fullmatch, texts)):
+                return 0
+        return events
 
 
 class SkimmingMeter(Meter):
@@ -135,6 +174,7 @@ class SkimmingMeter(Meter):
                 data.startswith(mould.head)
                 and data.endswith(mould.tail)
                 and not mould.middle
+                and data.count(b'"') == mould.marks
                 and data.find(b"\n\n") == len(data) - 2
             ):
                 self.seen += (len(data) - mould.frame) / 4
@@ -179,11 +219,9 @@ class SkimmingMeter(Meter):
         if events:
             self.seen += (end - begin - events * mould.frame) / 4
             return True
-        if mould.middle and data.count(b"\n\n", begin, end) == 1 and mould.fits(event := data[begin:end]):
-            # Text may hold the same bytes, but behind the last of them there is only filling.
-            self.seen += (event.rfind(mould.middle) - len(mould.head)) / 4
-            return True
-        return False
+        text = mould.one(data, begin, end) if mould.middle else -1
+        self.seen += max(text, 0) / 4
+        return text >= 0
 
     def _sort(self, data: bytes) -> None:
         """Event by event: those that fit a mould are measured, the others decoded, and new moulds made of them."""

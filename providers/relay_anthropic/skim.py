@@ -27,8 +27,5 @@ def delta_mould(event: bytes) -> Mould | None:
     texts = list(_TEXT.finditer(event))
     if not event.startswith(_START) or event.count(b"\n") != 3 or len(texts) != 1:
         return None
-    start, end = texts[0].span(1)
-    padded = _PADDED.search(event, end)
-    if padded is None:
-        return Mould(event[:start], event[end:])
-    return Mould(event[:start], padded[2], event[end : padded.start()])
+    padded = _PADDED.search(event, texts[0].end(1))
+    return Mould.of(event, texts[0].span(1), None if padded is None else padded.span(1))

@@ -33,7 +33,7 @@ def models_of(body: bytes) -> Sequence[Model]:
             continue
         methods = entry.get("supportedGenerationMethods")
         generates = not isinstance(methods, list) or "generateContent" in methods
-        embeds = isinstance(methods, list) and not EMBEDDING_METHODS.isdisjoint(methods)
+        embeds = isinstance(methods, list) and any(method in methods for method in EMBEDDING_METHODS)
         if not generates and not embeds:
             continue
         thinking = entry.get("thinking")

@@ -95,7 +95,8 @@ def _read_details(fault: Fault, details: list[Any]) -> None:
     """Validation errors as web frameworks list them: `[{"loc": ["body", "messages"], "msg": "Field required"}]`."""
     for entry in details:
         if isinstance(entry, dict) and isinstance(entry.get("msg"), str):
-            place = [str(step) for step in entry.get("loc") or [] if step != "body"]
+            steps = entry.get("loc")
+            place = [str(step) for step in steps if step != "body"] if isinstance(steps, list) else []
             fault.message = f"{'.'.join(place)}: {entry['msg']}" if place else entry["msg"]
             fault.param = ".".join(place) or None
             return

@@ -24,8 +24,5 @@ def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:
     texts = list(text.finditer(event))
     if not event.startswith(b"data:") or event.count(b"\n") != 2 or len(texts) != 1 or _NULL.search(event):
         return None
-    start, end = texts[0].span(1)
-    filling = _FILLING.search(event, end)
-    if filling is None:
-        return Mould(event[:start], event[end:])
-    return Mould(event[:start], event[filling.end(1) :], event[end : filling.start(1)])
+    filling = _FILLING.search(event, texts[0].end(1))
+    return Mould.of(event, texts[0].span(1), None if filling is None else filling.span(1))

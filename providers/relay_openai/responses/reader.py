@@ -252,7 +252,7 @@ class Reader:
     def _content(self, event: Mapping[str, Any], shell: type[Text] | type[Refusal], out: list[Event]) -> _Open:
         """The part of a message that a delta belongs to."""
         item = self._item(event, "message", out)
-        place = event.get("content_index")
+        place = _key(event.get("content_index"))
         part = item.contents.get(place)
         if part is None:
             part = item.contents[place] = self._start(shell(""), out)
@@ -359,13 +359,18 @@ class Reader:
         out.append(PartStop(self._start(part, out).index))
 
 
-def _place(event: Mapping[str, Any]) -> Any:
+def _place(event: Mapping[str, Any]) -> int | str | None:
     """What tells the items of one answer apart."""
     place = event.get("output_index")
     if type(place) is int:
         return place
     item = event.get("item")
-    return event.get("item_id", item.get("id") if isinstance(item, dict) else None)
+    return _key(event.get("item_id", item.get("id") if isinstance(item, dict) else None))
+
+
+def _key(value: Any) -> int | str | None:
+    """What tells things apart; None if it is nothing that could."""
+    return value if isinstance(value, int | str) else None
 
 
 _CALLS: Mapping[str, str] = {"function_call": "", "custom_tool_call": "custom", "tool_search_call": SEARCH}

@@ -42,9 +42,7 @@ def piece_mould(event: bytes) -> Mould | None:
         return None
     # Events are numbered, and some are filled up to hide how long their text is.
     changing = [match.span(match.lastindex or 0) for match in _CHANGING.finditer(event, end)]
-    if not changing:
-        return Mould(event[:start], event[end:])
-    return Mould(event[:start], event[changing[-1][1] :], event[end : changing[0][0]])
+    return Mould.of(event, (start, end), (changing[0][0], changing[-1][1]) if changing else None)
 
 
 class PassedStream(WholeEvents):

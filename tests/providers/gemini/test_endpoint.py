@@ -140,6 +140,7 @@ def test_models_are_asked_for_and_read() -> None:
                     },
                     {"name": "models/embedder", "supportedGenerationMethods": ["embedContent"]},
                     {"name": "models/imagen", "supportedGenerationMethods": ["predict"]},
+                    {"name": "models/odd", "supportedGenerationMethods": [["predict"], {}]},
                     {"name": "models/plain", "inputTokenLimit": "many"},
                     {"no": "name"},
                 ]

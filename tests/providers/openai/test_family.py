@@ -176,6 +176,7 @@ def error(status: int, body: Any, headers: dict[str, str] | None = None) -> Upst
             None,
             "messages.0",
         ),
+        ({"detail": [{"loc": 1, "msg": "M"}]}, "M", None, None),
         ({"id": "x", "message": "M"}, "M", None, None),
         ({"code": "A whole sentence", "error": "M"}, "M", None, None),
         ({"error": "M"}, "M", None, None),

@@ -122,3 +122,76 @@ def test_recorded_streams_end_as_their_decoder_says(traffic: Any) -> None:
             if full.seen > 50:
                 assert 0.5 < meter.seen / full.seen < 2, (exchange["id"], meter.seen, full.seen)
     assert count > 400
+
+
+def bare(delta: dict[str, Any], **more: Any) -> bytes:
+    """A chunk of a host that leaves out what it has not."""
+    return event({"choices": [{"delta": delta, **more}]})
+
+
+LAST = b"data: [DONE]\n\n"
+ALIKE = {
+    "an error": [
+        event({"choices": [{"delta": {"content": ""}}], "error": {"message": "no"}, "of": [{"a": {"b": "c"}}]}),
+        bare({"content": "x"}, finish_reason="stop"),
+        LAST,
+    ],
+    "a reason": [bare({"content": "x"}, finish_reason="stop", stop={"word": "end"}), bare({"content": "z"}), LAST],
+    "a count": [
+        bare({"content": "x"}, finish_reason="stop"),
+        event({"choices": [{"delta": {"content": ""}}], "usage": USAGE, "of": [{"a": {"b": "c"}}]}),
+        LAST,
+    ],
+}
+
+
+@pytest.mark.promise("U-07")
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("kind", ALIKE)
+def test_chunks_that_begin_and_end_like_text_are_read_all_the_same(kind: str, cut: bool) -> None:
+    pieces = [bare({"content": "a"}), bare({"content": "b"}), *ALIKE[kind]]
+    data = b"".join(pieces)
+    meter = chat_meter(ChatDecoder())
+    for piece in pieces if cut else [data]:
+        if not meter.complete and meter.error is None:
+            meter.feed(piece)
+    if not meter.complete and meter.error is None:
+        meter.close()
+    assert end(meter) == end(decoded(data))
+    assert meter.complete or meter.error
+
+
+def test_tool_calls_between_what_begins_and_ends_like_text_are_kept_for_who_checks_them() -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    data = [
+        bare({"content": "a", "role": "assistant"}),
+        bare({"content": "", "tool_calls": [call], "reasoning": "hm", "role": "assistant"}),
+        bare({}, finish_reason="tool_calls"),
+        LAST,
+    ]
+    meter = chat_meter(ChatDecoder())
+    meter.keep_calls = True
+    for piece in data:
+        meter.feed(piece)
+    assert [call.name for call in meter.calls()] == ["f"]
+
+
+@pytest.mark.parametrize("text", ['say \\"hi\\"', "a\\\\", '\\\\\\"', "\\u00e9", ""])
+@pytest.mark.parametrize("filled", [False, True])
+def test_escapes_are_text_like_any_other(text: str, filled: bool) -> None:
+    filling = ',"obfuscation":"ab"' if filled else ""
+
+    def of(text: str) -> bytes:
+        choice = f'{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}'
+        return f'data: {{"choices":[{choice}]{filling}}}\n\n'.encode()
+
+    meter = chat_meter(ChatDecoder())
+    meter.feed(of("Hello"))
+    mould, before = meter.mould, meter.seen
+    assert mould is not None
+    meter.feed(of(text))
+    assert meter.seen - before == len(text) / 4, "it was measured, and not decoded"
+    chunk = b"%x\r\n%s\r\n" % (len(of(text)), of(text))
+    assert mould.text_of(chunk) == len(text)
+    meter.feed(of(text) + of(text))
+    assert meter.seen - before == 3 * len(text) / 4

@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,3 +119,18 @@ def test_what_is_no_answer_is_an_error() -> None:
         except kind:
             continue
         raise AssertionError(body)
+
+
+@pytest.mark.promise("U-07")
+def test_a_finish_that_begins_and_ends_like_text_is_one() -> None:
+    # From a host that leaves out what it has not.
+    data = [
+        event({"choices": [{"index": 0, "text": "Hello"}]}),
+        event({"choices": [{"index": 0, "text": " you", "finish_reason": "stop"}]}),
+        b"data: [DONE]\n\n",
+    ]
+    for pieces in (data, [b"".join(data)]):
+        meter = completions_meter(decoder())
+        for piece in pieces:
+            meter.feed(piece)
+        assert end(meter) == end(decoded(b"".join(data))) == (True, None, None)

@@ -449,3 +449,12 @@ def test_a_host_that_answers_with_an_error() -> None:
     (last,) = whole(b'{"error":{"message":"no","code":"rate_limit_exceeded"}}')
     assert isinstance(last, Failure)
     assert last.error.args[0] == "no"
+
+
+@pytest.mark.promise("U-07")
+@pytest.mark.parametrize("place", [[], {}, [1], 1.5, True])
+def test_numbers_that_are_none_tell_nothing_apart(place: Any) -> None:
+    delta = event("output_text.delta", output_index=place, content_index=place, item_id=place, delta="Hello")
+    folded = fold(CREATED, delta, completed())
+    assert folded.error is None
+    assert [part.text for part in folded.response().choices[0].parts] == ["Hello"]
