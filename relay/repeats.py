@@ -132,6 +132,7 @@ class Recorder(Outlet):
 
     def __init__(self, inner: Outlet) -> None:
         self._inner = inner
+        self.chunked = inner.chunked
         self._about: dict[str, object] = {}
         self._parts: list[bytes] = []
         self._size = 0

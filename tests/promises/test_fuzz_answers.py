@@ -329,7 +329,8 @@ HELLO = Mould(b"he", b"lo")
 class Heard:
     """What a connection tells. Chunks may pass by the parser as they came, or all of them are read."""
 
-    def __init__(self, *, passing: bool) -> None:
+    def __init__(self, connection: Connection, *, passing: bool) -> None:
+        self.connection = connection
         self.ended = self.moved = False
         self.told: list[Any] = []
         self.passes = self.passed if passing else None
@@ -360,6 +361,7 @@ class Heard:
         assert not self.ended
         self.ended = True
         self.told.append("end")
+        self.connection.exchange = None
 
     def fail(self, error: RelayError) -> None:
         assert isinstance(error, UpstreamError)
@@ -410,7 +412,8 @@ NO_LOOP: Any = None
 
 def heard(pieces: Sequence[bytes], *, passing: bool = False) -> list[Any]:
     # No call is under way, so that nothing is kept for the end of a turn.
-    connection, found = Connection(Outbox(NO_LOOP, ())), Heard(passing=passing)
+    connection = Connection(Outbox(NO_LOOP, ()))
+    found = Heard(connection, passing=passing)
     connection.connection_made(Gone())
     connection.begin(found)
     for piece in pieces:
