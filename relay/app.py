@@ -161,6 +161,7 @@ class Relay:
                     # A plugin that cannot start takes its own models with it, not the relay.
                     log.exception("plugin %s could not start", name)
             upkeep = Upkeep(self.store.database, self.settings.store.keep_days, self.store.kept)
+            self.life.in_place = lambda: upkeep.in_place
             self.lasting += [
                 Lasting("model-lists", self._keep_listing),
                 Lasting("memory", self.crowd.watch),

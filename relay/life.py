@@ -34,6 +34,8 @@ class Life:
         self._failed: float | None = None
         self.lost_lines: Callable[[], int] = int
         """How many lines of the log nobody read in time."""
+        self.in_place: Callable[[], bool] = lambda: True
+        """Whether the database that is open is still the one that its path leads to."""
         self.restarts: Callable[[], Mapping[str, int]] = dict
         """What of the work beside the calls has failed and begun again, and how often."""
         self.stalls: Callable[[], Mapping[str, int]] = dict
@@ -57,6 +59,7 @@ class Life:
             "status": status,
             "config": config,
             "log_lines_lost": self.lost_lines(),
+            "database": "in place" if self.in_place() else "gone",
             "restarts": dict(self.restarts()),
             "loop": {"stalls": 0, "longest_ms": 0, **self.stalls()},
         }

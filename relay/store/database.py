@@ -288,6 +288,14 @@ class Reader:
             await asyncio.shield(self._connection.close())
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Database:
     """The open database of one process: one connection that writes, and readers beside it."""
 
@@ -297,6 +305,7 @@ class Database:
         """The writing connection: use it in `write` only."""
         self.reader = reader
         """For reports and look-ups that may take a while."""
+        self._file = _identity(path)
         self._readers = [reader]
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -321,6 +330,10 @@ class Database:
     @staticmethod
     async def _reader(path: Path) -> Reader:
         return Reader(await _connect(path, pragmas=("PRAGMA query_only = ON",)))
+
+    def in_place(self) -> bool:
+        """Whether what is open is what its path leads to: else it was moved or removed, and will not be found again."""
+        return _identity(self.path) == self._file
 
     async def new_reader(self) -> Reader:
         """One more reading connection, for look-ups that must not wait for reports. Closed with the database."""

@@ -53,6 +53,8 @@ class Upkeep:
         self.keep = keep
         self._told = 0
         """Size of the log when somebody was told of it."""
+        self.in_place = True
+        """Whether the file that is open was where it belongs at the last look."""
 
     async def run(self, now: int) -> int:
         """One look, at `now` in Unix milliseconds. Gives how many rows became sums. Raises sqlite3.Error."""
@@ -71,6 +73,19 @@ class Upkeep:
             log.info("%d usage rows older than %d days became sums by the hour", done, self.keep)
         await self._shorten(always=bool(done))
         return done
+
+    def look(self) -> None:
+        """Whether somebody took the file away, which no writing would tell."""
+        in_place, path = self._database.in_place(), self._database.path
+        if in_place and not self.in_place:
+            log.warning("%s is in its place again", path)
+        elif self.in_place and not in_place:
+            log.error(
+                "%s was moved, removed or replaced while it is open: what is stored goes where it went. If it is still"
+                " anywhere, put it back with its -wal file; else restart the relay, and what it stored is lost",
+                path,
+            )
+        self.in_place = in_place
 
     async def _shorten(self, *, always: bool) -> None:
         size = self.log_bytes()
@@ -102,6 +117,7 @@ class Upkeep:
         due = loop.time() + FIRST
         while True:
             await asyncio.sleep(min(LOOK, max(0.0, due - loop.time())))
+            self.look()
             try:
                 if loop.time() >= due:
                     due = loop.time() + EVERY

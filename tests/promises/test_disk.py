@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from relay.cli import commands
 from relay.store import Store, StoreError, UsageRow
+from relay.store import upkeep as upkeep_module
 from relay.store import writer as writer_module
 from relay.store.database import migrations, prepare
 from relay.store.keys import digest
@@ -150,6 +151,40 @@ async def test_a_backup_takes_the_place_of_a_damaged_database(tmp_path: Path, ma
         assert found is not None
         assert (await store.spending.of(key.id, make(0).at)).total == 500_000
         assert len(await store.usage.rows(1000)) == 500
+
+
+@pytest.mark.promise("S-07")
+@pytest.mark.parametrize("way", ["moved", "removed", "replaced"])
+async def test_a_database_that_is_taken_away_is_told_of(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    monkeypatch.setattr(upkeep_module, "LOOK", 0.01)
+    upstream.answer = lambda seen: chat_answer()
+    running = await start(openai_config(upstream))
+    path = running.relay.store.database.path
+    elsewhere = path.with_name("elsewhere.db")
+
+    async def told(word: str) -> bool:
+        async with running.client.get(f"{running.url}/readyz") as response:
+            assert response.status == 200
+            return bool((await response.json())["database"] == word)
+
+    assert await told("in place")
+    path.rename(elsewhere)
+    if way != "moved":
+        elsewhere.unlink()
+    if way == "replaced":
+        path.touch()
+    await eventually(lambda: told("gone"))
+    for _ in range(3):
+        # Nobody is held up by it, and it is said once.
+        assert (await ask(running)).status == 200
+        await asyncio.sleep(0.02)
+    assert caplog.text.count(f"{path} was moved, removed or replaced") == 1
+    if way == "moved":
+        elsewhere.rename(path)
+        await eventually(lambda: told("in place"))
+        assert f"{path} is in its place again" in caplog.text
 
 
 @pytest.mark.promise("S-06")
