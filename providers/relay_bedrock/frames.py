@@ -30,35 +30,45 @@ _LEAST = _PRELUDE.size + _CHECKSUM.size
 class FrameDecoder:
     """Messages as (headers, payload). Of the headers only texts are given: those of other types are not used."""
 
-    __slots__ = ("_buffer", "_headers")
+    __slots__ = ("_headers", "_held", "_needed")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._held = bytearray()
+        self._needed = _PRELUDE.size
+        """Bytes without which nothing can be read of what is held."""
         self._headers: dict[bytes, Headers] = {}
         """Those that were read before: a stream has few kinds of events, and each kind the same headers."""
 
     @property
     def empty(self) -> bool:
         """Whether the bytes so far end with the end of a message."""
-        return not self._buffer
+        return not self._held
 
     def feed(self, data: bytes, take: Callable[[Headers, bytes], bool]) -> None:
         """Give `take` each message that `data` completes, until it has enough.
 
         Raises UpstreamProtocol for what is not a message, or a damaged one. Those before it were given by then.
         """
-        buffer = self._buffer + data if self._buffer else data
-        start, end = 0, len(buffer)
+        held, buffer = self._held, data
+        if held:
+            held += data
+            if len(held) < self._needed:
+                return
+            buffer = bytes(held)
+            held.clear()
+        start, end, needed = 0, len(buffer), _PRELUDE.size
         try:
             while end - start >= _PRELUDE.size:
                 length = self._length(buffer, start)
                 if end - start < length:
+                    needed = length
                     break
                 message, start = buffer[start : start + length], start + length
                 if not take(*self._parts(message)):
                     break
         finally:
-            self._buffer = buffer[start:]
+            held += buffer[start:]
+            self._needed = needed
 
     @staticmethod
     def _length(buffer: bytes, start: int) -> int:

@@ -42,7 +42,7 @@ def models_of(body: bytes) -> Sequence[Model]:
     return [
         Model(
             id=entry["modelId"],
-            created=_seconds((entry.get("modelLifecycle") or {}).get("startOfLifeTime")),
+            created=_seconds(_fields(entry, "modelLifecycle").get("startOfLifeTime")),
             owned_by=_owner(entry.get("providerName")),
             capabilities=_capabilities(entry),
         )
@@ -74,6 +74,11 @@ def _vendor(name: str) -> str | None:
 
 def _owner(name: Any) -> str:
     return name.lower() if isinstance(name, str) and name else "aws"
+
+
+def _fields(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = entry.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _words(entry: Mapping[str, Any], name: str) -> Sequence[Any]:

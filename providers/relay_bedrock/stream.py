@@ -226,7 +226,10 @@ class ConverseDecoder:
         result = block.part.data.get("toolResult")
         if not isinstance(result, dict):
             return False
-        result.setdefault("content", []).extend(value)
+        content = result.setdefault("content", [])
+        if not isinstance(content, list):
+            return False
+        content.extend(value)
         return True
 
     def _image(self, block: _Block, value: Any) -> bool:

@@ -224,6 +224,7 @@ LATER = 0.05
 """Seconds after which a piece comes by itself, most likely: what was read before it has opened the answer."""
 
 
+@pytest.mark.promise("U-01")
 @pytest.mark.parametrize(
     ("steps", "status", "outcome"),
     [

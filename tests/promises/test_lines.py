@@ -13,6 +13,7 @@ import pytest
 from relay.kit import MAX_EVENT, NdjsonDecoder, SseDecoder, WholeEvents
 from relay.outlet import Outlet
 from relay_anthropic.stream import MessagesDecoder
+from relay_bedrock.frames import FrameDecoder
 from relay_gemini.frames import ArrayFilter
 from relay_gemini.framing import ObjectDecoder
 from relay_openai.metering import UsageFilter
@@ -21,6 +22,7 @@ from tests.flow.conftest import Start
 from tests.flow.fake import LAST_CHUNK, STREAM_HEAD, FakeUpstream, chunk, http, stream
 from tests.promises.families import STREAMS, WAYS, ask, both_transports, config
 from tests.promises.wire import until
+from tests.providers.bedrock.wire import message
 
 MIB = 1024 * 1024
 LETTERS = "The quick brown fox, ünd noch etwas: 1234567. "
@@ -116,6 +118,17 @@ def test_what_is_done_with_small_pieces_is_in_proportion_to_their_sum(reader: st
             found.feed(piece)
 
 
+@pytest.mark.promise("U-17")
+@pytest.mark.timeout(20)
+def test_that_holds_for_messages_in_binary_form() -> None:
+    size = PIECE * PIECES
+    data, found = message({":event-type": "odd"}, b"x" * size), FrameDecoder()
+    taken: list[int] = []
+    for place in range(0, len(data), PIECE):
+        found.feed(data[place : place + PIECE], lambda _, payload: not taken.append(len(payload)))
+    assert (taken, found.empty) == ([size], True)
+
+
 @pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Everything that was written to a client, by the name of the way."""
@@ -124,13 +137,13 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def noted(name: str) -> None:
         done = getattr(Outlet, name)
 
-        def note(self: Outlet, *arguments: Any, **options: Any) -> None:
+        def note(self: Outlet, *arguments: Any, **options: Any) -> Any:
             found.append(name)
-            done(self, *arguments, **options)
+            return done(self, *arguments, **options)
 
         monkeypatch.setattr(Outlet, name, note)
 
-    for name in ("open", "send", "end", "answer"):
+    for name in ("open", "send", "passes", "end", "answer"):
         noted(name)
     return found
 

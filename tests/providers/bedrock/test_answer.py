@@ -132,6 +132,7 @@ def test_what_a_citation_says() -> None:
     assert citation_of("nonsense").extra is None
 
 
+@pytest.mark.promise("U-05")
 @pytest.mark.parametrize("step", [1, 2, 7, 64, 1000])
 def test_any_cut_gives_the_same_events(step: int) -> None:
     body = streamed(RICH, "tool_use")
@@ -292,6 +293,7 @@ def test_an_answer_without_its_count_is_whole() -> None:
     assert read(body)[-2:] == [ChoiceStop(StopReason("stop", "end_turn")), MessageStop()]
 
 
+@pytest.mark.promise("U-01")
 def test_every_cut_before_the_end_is_told() -> None:
     body = streamed([{"text": "Hello there"}], "end_turn")
     complete = len(body) - len(event("metadata", {"metrics": {"latencyMs": 7}, "usage": USAGE}))
@@ -304,6 +306,7 @@ def test_every_cut_before_the_end_is_told() -> None:
             assert isinstance(last.error, UpstreamProtocol)
 
 
+@pytest.mark.promise("U-03")
 @pytest.mark.parametrize(
     ("message_of_error", "kind", "words"),
     [
@@ -339,6 +342,7 @@ def test_an_error_inside_of_a_stream_ends_it(message_of_error: bytes, kind: type
     assert TextDelta(0, "Hi") in events
 
 
+@pytest.mark.promise("U-07")
 @pytest.mark.parametrize(
     "bad",
     [
@@ -358,3 +362,14 @@ def test_what_is_not_the_protocol_is_a_failure_and_no_exception(bad: bytes) -> N
 def test_what_is_no_answer_is_refused(body: bytes) -> None:
     with pytest.raises(UpstreamProtocol):
         whole(body)
+
+
+@pytest.mark.promise("U-07")
+@pytest.mark.parametrize("content", [None, "x", {}])
+def test_a_result_that_is_none_is_told_as_it_stands(content: Any) -> None:
+    odd = {"contentBlockIndex": 0, "delta": {"toolResult": [{"text": "x"}]}}
+    events = read(
+        START + began(0, toolResult={"toolUseId": "c", "content": content}) + event("contentBlockDelta", odd) + ended()
+    )
+    assert isinstance(events[-1], MessageStop)
+    assert [one.data["delta"] for one in events if isinstance(one, OpaqueEvent)] == [odd["delta"]]

@@ -302,6 +302,14 @@ def test_elsewhere_the_lists_are_looked_for_where_the_models_are(base_url: str) 
     assert listing.request.url == f"{base_url}/foundation-models"
 
 
+def test_what_else_a_model_in_the_list_says_may_be_anything() -> None:
+    entry = SUMMARIES["modelSummaries"][0] | {"modelLifecycle": "ACTIVE", "providerName": 5, "inputModalities": None}
+    listing = relay_bedrock.list_models(upstream=target().upstream)
+    assert isinstance(listing, ModelListing)
+    (model,) = listing.parse(json.dumps({"modelSummaries": [entry]}).encode())
+    assert (model.created, model.owned_by, model.capabilities["vision"]) == (None, "aws", False)
+
+
 def test_what_is_no_list_of_models_is_refused() -> None:
     listing = relay_bedrock.list_models(upstream=target().upstream)
     assert isinstance(listing, ModelListing)
