@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors ir lasting outbox paths retry secret settings stalls table toml version",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "crowd life throttle config envelope events family fields limits outlet pricing seal"
-        " store.database store.writer",
+        " store.database store.words store.writer",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection dialect fold hookspecs guard lost origins proxies routing"

@@ -22,14 +22,13 @@ from relay.pricing import Price, Rates, Tier
 from relay.store.database import Database, StoreError
 from relay.store.journal import Journal, Outcome, UsageSource
 from relay.store.keys import now_ms
+from relay.store.words import pack, storable, unpack
 from relay.store.writer import Writer
 
 __all__ = ["GROUPS", "Outcome", "ReportRow", "UsageRow", "UsageSource", "UsageTable"]
 
 LARGEST = 10**14
 """Counts and costs above this are stored as this: no real call gets near, and sums stay within 64 bits."""
-LONGEST = 200
-"""Characters kept of a word; model names may come from clients."""
 REMEMBERED = 20_000
 """Words whose numbers are kept in memory."""
 MOST = 1000
@@ -224,7 +223,7 @@ def _filter(since: int | None, until: int | None, key_id: int | None, model: str
     chosen.add("usage.at >= ?", since)
     chosen.add("usage.at < ?", until)
     chosen.add("usage.key_id = ?", key_id)
-    chosen.add("usage.model = (SELECT id FROM names WHERE name = ?)", None if model is None else _word(model))
+    chosen.add("usage.model = (SELECT id FROM names WHERE name = ?)", None if model is None else storable(model))
     return chosen
 
 
@@ -340,7 +339,7 @@ class UsageTable:
         }
         if not missing:
             return {}
-        stored = {word: _word(word) for word in missing}
+        stored = {text: storable(text) for text in missing}
         async with connection.executemany(
             "INSERT INTO names (name) VALUES (?) ON CONFLICT DO NOTHING", [(word,) for word in set(stored.values())]
         ):
@@ -472,12 +471,6 @@ def _remember(cache: dict[Any, Any], new: Mapping[Any, Any], always: Mapping[Any
     cache.update(new)
 
 
-def _word(text: str) -> str:
-    """As it can be stored: not too long, and no halves of characters."""
-    text = text[:LONGEST]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
 def _bounded(value: int) -> int:
     return max(-LARGEST, min(int(value), LARGEST))
 
@@ -575,44 +568,3 @@ def _price(data: Mapping[str, Any]) -> Price:
         request=data["request"],
         source=data["source"],
     )
-
-
-PREFIXES = ("", "req_", "req-", "chatcmpl-", "resp_", "msg_")
-"""Beginnings of request ids whose rest is hexadecimal; new ones go to the end, because rows hold the index."""
-_DASHED = 0x80
-OURS = "req_"
-OUR_LENGTH = 28
-OUR_MARK = bytes([PREFIXES.index(OURS)])
-
-
-def pack(request_id: str) -> bytes | str:
-    """A request id as stored: half as long if it is hexadecimal or a UUID, else the text itself."""
-    if request_id.startswith(OURS) and len(request_id) == OUR_LENGTH:
-        try:
-            packed = bytes.fromhex(request_id[len(OURS) :])
-        except ValueError:
-            packed = b""
-        if packed.hex() == request_id[len(OURS) :]:
-            return OUR_MARK + packed
-    prefix = next((start for start in PREFIXES[1:] if request_id.startswith(start)), "")
-    rest = request_id[len(prefix) :]
-    dashed = len(rest) == 36 and rest[8] == rest[13] == rest[18] == rest[23] == "-"
-    if dashed:
-        rest = rest.replace("-", "")
-    # Exactly what `unpack` writes again, and at least four bytes for the index to tell ids apart.
-    if len(rest) >= 8 and (len(rest) == 32 if dashed else True) and not set(rest) - _HEX and len(rest) % 2 == 0:
-        return bytes([PREFIXES.index(prefix) | (_DASHED if dashed else 0)]) + bytes.fromhex(rest)
-    return _word(request_id)
-
-
-_HEX = frozenset("0123456789abcdef")
-
-
-def unpack(stored: bytes | str) -> str:
-    """The request id that `pack` made `stored` of."""
-    if isinstance(stored, str):
-        return stored
-    text = stored[1:].hex()
-    if stored[0] & _DASHED:
-        text = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return PREFIXES[stored[0] & ~_DASHED] + text

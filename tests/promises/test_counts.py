@@ -98,7 +98,7 @@ def test_whatever_a_plugin_says_the_cost_is_no_credit_and_bounded(
 ) -> None:
     meter = Meter()
     meter.usage, meter.complete = Usage(**counts), complete
-    meter._seen = seen
+    meter.seen = seen
     usage, source = settled(meter, 7)
     assert usage is not None
     assert source in ("provider", "partial", "estimate")

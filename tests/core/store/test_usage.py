@@ -10,7 +10,8 @@ import pytest
 from relay.ir import Usage
 from relay.pricing import Price, Rates, Tier
 from relay.store import GROUPS, Store, StoreError, UsageRow
-from relay.store.usage import LARGEST, pack, unpack
+from relay.store.usage import LARGEST
+from relay.store.words import pack, unpack
 
 Make = Callable[..., UsageRow]
 Sql = Callable[..., list[tuple[Any, ...]]]
