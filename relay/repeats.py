@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,6 +18,7 @@ import orjson
 from relay.call import Call
 from relay.errors import BadParameter, CallerError, Unavailable
 from relay.outlet import Outlet
+from relay.recorder import Ample, Recorder, replay
 from relay.store.database import StoreError
 from relay.store.repeats import LARGEST
 
@@ -29,8 +29,6 @@ __all__ = ["HEADER", "Repeater"]
 
 HEADER = "Idempotency-Key"
 LONGEST = 255
-OURS = ("ratelimit", "request-id")
-"""Words in the names of headers that are about one request and not about its answer."""
 
 log = logging.getLogger("relay.repeats")
 
@@ -69,9 +67,9 @@ class Repeater:
                 self._replay(call, outlet, found[1])
                 answer = None
             else:
-                recorder = Recorder(outlet)
+                recorder = Recorder(outlet, LARGEST, Ample())
                 await self._relay.pipeline.run(call, recorder)
-                answer = recorder.answered()
+                answer = _kept(recorder)
             if answer is not None:
                 # The client has its answer, and waits for nothing more. Until it is kept, the name stays taken.
                 task = asyncio.create_task(self._keep(call, name, digest, answer))
@@ -114,91 +112,14 @@ class Repeater:
     def _replay(self, call: Call, outlet: Outlet, kept: bytes) -> None:
         line, _, body = kept.partition(b"\n")
         about = orjson.loads(line)
-        call.usage_source, call.cost, call.billed = "cache", 0, True
-        call.first_byte = self._relay.clock()
         headers = {**about["headers"], "idempotent-replayed": "true"}
-        if call.dialect is not None and call.dialect.request_id_header:
-            headers[call.dialect.request_id_header] = call.id
-        if about["stream"]:
-            outlet.open(headers, about["type"], call.id, body, end=True)
-        else:
-            outlet.answer(headers, about["type"], body, call.id)
+        replay(call, outlet, headers, about["type"], body, self._relay.clock(), stream=about["stream"])
 
 
-class Recorder(Outlet):
-    """An outlet that remembers what went through it."""
-
-    __slots__ = ("_about", "_complete", "_inner", "_parts", "_size")
-
-    def __init__(self, inner: Outlet) -> None:
-        self._inner = inner
-        self.chunked = inner.chunked
-        self._about: dict[str, object] = {}
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._complete = False
-
-    def answered(self) -> bytes | None:
-        """The whole answer, if it is complete and not too large."""
-        if not self._complete or self._size > LARGEST:
-            return None
-        return orjson.dumps(self._about) + b"\n" + b"".join(self._parts)
-
-    def _begin(self, headers: Mapping[str, str], content_type: str, *, stream: bool) -> None:
-        lasting = {name: value for name, value in headers.items() if not any(word in name.lower() for word in OURS)}
-        self._about = {"headers": lasting, "type": content_type, "stream": stream}
-
-    def _take(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= LARGEST:
-            self._parts.append(data)
-
-    def write(self, data: bytes) -> None:
-        """As it is; no part of an answer."""
-        self._inner.write(data)
-
-    def answer(
-        self, headers: Mapping[str, str], content_type: str, body: bytes, request_id: str, status: int = 200
-    ) -> None:
-        """A complete answer."""
-        self._begin(headers, content_type, stream=False)
-        self._take(body)
-        self._complete = status == 200
-        self._inner.answer(headers, content_type, body, request_id, status)
-
-    def open(
-        self, headers: Mapping[str, str], content_type: str, request_id: str, first: bytes, *, end: bool = False
-    ) -> None:
-        """The head of a stream, and what comes with it."""
-        self._begin(headers, content_type, stream=True)
-        self._take(first)
-        self._complete = end
-        self._inner.open(headers, content_type, request_id, first, end=end)
-
-    def send(self, data: bytes) -> None:
-        """More of a stream."""
-        self._take(data)
-        self._inner.send(data)
-
-    def passes(self, chunk: bytes) -> bool:
-        """Never: what is kept is kept without framing."""
-        return False
-
-    def end(self, data: bytes = b"") -> None:
-        """The last of a stream."""
-        self._take(data)
-        self._complete = True
-        self._inner.end(data)
-
-    def cut(self) -> None:
-        """The end of a stream that is not complete."""
-        self._complete = False
-        self._inner.cut()
-
-    def full(self) -> bool:
-        """Whether the client reads more slowly than it is written to."""
-        return self._inner.full()
-
-    async def drain(self) -> None:
-        """Wait until the client has read on."""
-        await self._inner.drain()
+def _kept(recorder: Recorder) -> bytes | None:
+    """An answer as it is stored: what there is to say of it, and itself."""
+    body = recorder.body()
+    if body is None:
+        return None
+    about = {"headers": recorder.headers, "type": recorder.content_type, "stream": recorder.stream}
+    return orjson.dumps(about) + b"\n" + body

@@ -171,3 +171,18 @@ async def test_a_name_that_cannot_be_kept_is_refused(start: Start, upstream: Fak
     assert status == 400
     assert b"Idempotency-Key" in body
     assert not upstream.seen
+
+
+@pytest.mark.promise("L-17")
+async def test_a_repeat_is_told_what_is_true_of_itself(start: Start, upstream: FakeUpstream) -> None:
+    """The page that may read it, and its own limits' state, are the repeat's and not the first request's."""
+    upstream.answer = lambda seen: chat_answer()
+    pages = "https://a.example", "https://b.example"
+    relay = await start(config(upstream) + f"\n[server]\norigins = {list(pages)}\n")
+    for page in pages:
+        relay.client.headers["Origin"] = page
+        _, _, headers = await ask(relay, "one")
+        assert headers.getall("Access-Control-Allow-Origin") == [page]
+        await kept(relay)
+    assert headers["idempotent-replayed"] == "true"
+    assert len(upstream.seen) == 1
