@@ -37,6 +37,7 @@ from relay.origins import Origins
 from relay.outbox import Outbox
 from relay.paths import database_path
 from relay.pipeline import Pipeline
+from relay.policies import PolicyPipeline
 from relay.pricing import Price, cost
 from relay.repeats import Repeater
 from relay.routing import Router
@@ -127,7 +128,8 @@ class Relay:
             luck=luck,
             in_flight=transport.in_flight if isinstance(transport, Http1Transport) else lambda: 0,
         )
-        self.pipeline = Pipeline(self)
+        policies = plugins.policies()
+        self.pipeline = PolicyPipeline(self, policies) if policies else Pipeline(self)
         self.listed = asyncio.Event()
         """Set once every upstream was asked for its models, whether it answered or not."""
         self.listing_errors: dict[str, str] = {}
@@ -425,6 +427,8 @@ class Relay:
 
     def may_drain(self, key: Key) -> bool:
         """Whether answers to this key may have to be read to their end after their client has gone."""
+        if self.pipeline.shares:
+            return True
         if key.abort is not None:
             return key.abort == "drain"
         return any(upstream.abort == "drain" for upstream in self.catalog.upstreams)

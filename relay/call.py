@@ -9,7 +9,7 @@ from relay.dialect import Dialect, Head
 from relay.dispatch import Course
 from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
 from relay.family import Target
-from relay.ir import Loss, Request, ToolCall, Usage
+from relay.ir import Loss, Request, StopKind, ToolCall, Usage
 from relay.life import Stopping
 from relay.limits import Reservation
 from relay.meter import Count
@@ -48,6 +48,14 @@ class Call:
     """What brings the stream to the client, once there is one."""
     abandoned: bool = False
     """Whether it goes on although its client has gone."""
+    waits: bool = False
+    """Whether it takes the usual way, on which a policy may make it wait."""
+    wishes: str = ""
+    """What its client's `Cache-Control` says; read only where a policy may want to know."""
+    awaited: bool = False
+    """Whether somebody else waits for the same answer."""
+    stops: dict[int, StopKind | None] | None = None
+    """Why each choice of the answer stopped; None where nobody looks."""
     attempts: int = 0
     course: Course | None = None
     """Its way through the model's targets; None as long as there is but one step."""
@@ -121,11 +129,14 @@ class Call:
             self.outcome = "upstream_error" if self.attempts else "rejected"
 
     def drains(self) -> bool:
-        """Whether its answer is read to the end even if the client goes: as the key says, or else the upstream."""
+        """Whether its answer is read to the end even if the client goes.
+
+        If nobody else waits for it: as the key says, or else the upstream.
+        """
         target = self.target
         if self.attempts == 0 or target is None or self.told():
             return False
-        return (self.key.abort or target.upstream.abort) == "drain"
+        return self.awaited or (self.key.abort or target.upstream.abort) == "drain"
 
     def told(self) -> bool:
         """Whether its stream was written to its end, good or bad: only the upstream's connection is left then."""

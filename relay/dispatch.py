@@ -114,6 +114,16 @@ class Dispatch:
                 continue
         return iter(found)
 
+    def likely(self, model: PublicModel) -> Sequence[Target]:
+        """The targets one of which a call asks first now; each with the first of its keys, whichever it would get."""
+        found: list[Target] = []
+        for group in model.groups:
+            found += [member[0] for member in group.members if self._ready(member)]
+            # A policy may put any of them first.
+            if found and not self.orderings:
+                break
+        return found
+
     def late(self) -> UpstreamTimeout:
         """The error of a call whose time is up."""
         seconds = self.settings.deadline_seconds

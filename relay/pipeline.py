@@ -26,7 +26,7 @@ from relay.store.keys import Key
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["Pipeline"]
+__all__ = ["ATTEMPTS", "Pipeline"]
 
 OUTPUT_GUESS = 1024
 """Output tokens reserved for a caller who sets no maximum."""
@@ -55,6 +55,9 @@ class Claims(NamedTuple):
 
 class Pipeline:
     """The straight line that every call takes."""
+
+    shares: bool = False
+    """Whether a call may be answered with what another one got."""
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
@@ -98,13 +101,20 @@ class Pipeline:
                 call.check = ArgumentCheck(tools)
         self._reserve(call, model)
 
-    async def tries(self, call: Call, outlet: Outlet, course: Course, begun: Attempt | None = None) -> None:
+    async def tries(
+        self,
+        call: Call,
+        outlet: Outlet,
+        course: Course,
+        begun: Attempt | None = None,
+        kinds: Mapping[str, type[Attempt]] = ATTEMPTS,
+    ) -> None:
         """Go the course, until a target brings an answer. Raises the last one's refusal.
 
-        `begun`: an attempt of the course's target that has sent nothing yet.
+        `begun`: an attempt of the course's target that has sent nothing yet. `kinds`: how a target is tried.
         """
         call.course = course
-        kind = ATTEMPTS.get(call.operation, Attempt)
+        kind = kinds.get(call.operation, Attempt)
         try:
             while True:
                 attempt = begun
