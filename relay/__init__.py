@@ -19,26 +19,32 @@ from relay.family import (
 )
 from relay.hookspecs import hookimpl, hookspec
 from relay.limits import View as LimitView
+from relay.policy import Asking, CallPolicy, Given, Question, Source
 from relay.pricing import Price, Rates, Tier
 from relay.secret import Secret
 from relay.version import __version__
 
 __all__ = [
     "Answer",
+    "Asking",
     "CAPABILITIES",
+    "CallPolicy",
     "Dialect",
     "EmbeddingDialect",
     "Family",
     "Forward",
+    "Given",
     "Head",
     "Host",
     "LimitView",
     "Model",
     "ModelListing",
     "Price",
+    "Question",
     "Rates",
     "Route",
     "Secret",
+    "Source",
     "StreamFilter",
     "Target",
     "TargetOrder",

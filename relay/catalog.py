@@ -53,6 +53,7 @@ async def read_catalog(config: Config, plugins: Plugins, environ: Mapping[str, s
     models = builder.models({upstream.name: upstream for upstream in upstreams})
     builder.plugin_folder()
     builder.plugin_names()
+    builder.plugin_options()
     if builder.problems:
         raise ConfigError(config.source, builder.problems)
     return Catalog(upstreams, models, found)
@@ -98,6 +99,10 @@ class _Builder:
         for index, name in enumerate(self.settings.plugins.disabled):
             if name not in known:
                 self.wrong(("plugins", "disabled", index), f"no plugin is named {name!r}")
+
+    def plugin_options(self) -> None:
+        for name, mistake in self.plugins.mistakes():
+            self.wrong(("plugins", "options", name), mistake)
 
     def upstreams(self) -> list[Upstream]:
         built = (self.upstream(name, row) for name, row in self.settings.upstreams.items())

@@ -160,6 +160,13 @@ class Dialect(ABC):
             duration(tokens.reset),
         )
 
+    def repeatable(self, head: Head) -> bool:
+        """Whether the answer stands for itself: the request refers to nothing that is kept, nor will others to it.
+
+        Asked only where answers may be given again.
+        """
+        return True
+
     # Asked only of dialects whose clients may refer to earlier answers (`keeps`).
 
     def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from relay.events import StreamDecoder, StreamMeter
     from relay.family import Family, Model, ModelListing, Target, TargetOrder, Upstream, UpstreamRequest
     from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
+    from relay.policy import CallPolicy
     from relay.pricing import Price
 
 PROJECT = "i8relay"
@@ -65,6 +66,16 @@ def order_targets(options: Mapping[str, Any]) -> TargetOrder | None:
     """A policy for the order in which a model's targets are tried. None: there is none, which costs no call anything.
 
     Asked once, at start. The policies of several plugins come one after the other, each with what the last one left.
+    """
+    raise AssertionError("a specification, not an implementation")
+
+
+@hookspec
+def on_call(options: Mapping[str, Any]) -> CallPolicy | None:
+    """A say in calls, once they have passed their key, their rights and their limits: answer one, or refuse it.
+
+    None: there is none, which costs no call anything. Asked once, at start. The policies of several plugins come one
+    inside of the other, in the order in which the plugins were loaded.
     """
     raise AssertionError("a specification, not an implementation")
 

@@ -30,6 +30,7 @@ from relay.errors import PluginError, RelayError, UpstreamError
 from relay.events import StreamDecoder, StreamMeter
 from relay.family import Family, Host, Model, ModelListing, Target, TargetOrder, Upstream, UpstreamRequest
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Request, Response, Usage
+from relay.policy import Asking, CallPolicy, Given, Question
 from relay.pricing import Price
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from relay.app import Relay
 
-__all__ = ["BoundFamily", "Contradiction", "Ordering", "PluginRecord", "Plugins"]
+__all__ = ["BoundFamily", "Contradiction", "Ordering", "PluginRecord", "Plugins", "Policy"]
 
 ENTRY_POINT_GROUP = "i8relay"
 MAY_BE_ASYNC = frozenset({"endpoint"})
@@ -58,6 +59,8 @@ class PluginRecord:
     source: str
     """`package NAME VERSION`, or the path of a drop-in file."""
     error: str | None = None
+    mistake: str | None = None
+    """What it says is wrong with its options."""
     disabled: bool = False
     hooks: list[str] = field(default_factory=list)
     families: list[str] = field(default_factory=list)
@@ -67,12 +70,14 @@ class PluginRecord:
 class BoundFamily:
     """A family together with its plugin's translation hooks. Wrappers of other plugins still see every call."""
 
-    __slots__ = ("_calls", "family", "name", "plugin")
+    __slots__ = ("_calls", "family", "name", "origin", "plugin")
 
-    def __init__(self, family: Family, plugin: str, hooks: Mapping[str, pluggy.HookCaller]) -> None:
+    def __init__(self, family: Family, plugin: str, hooks: Mapping[str, pluggy.HookCaller], origin: str = "") -> None:
         self.family = family
         self.name = family.name
         self.plugin = plugin
+        self.origin = origin
+        """Where the plugin comes from, and its version if it has one."""
         self._calls = {name: _positional(hook) for name, hook in hooks.items()}
 
     # Arguments go by their places in the hook's specification.
@@ -207,6 +212,41 @@ class Ordering:
             guarded(self.plugin, "seen", lambda: self._policy.seen(target, stream, seconds, now))
 
 
+class Policy:
+    """One plugin's say in calls. What it does wrong is logged, and then the call goes on as if it were not there."""
+
+    __slots__ = ("_broken", "_policy", "largest", "plugin", "room")
+
+    def __init__(self, plugin: str, policy: CallPolicy) -> None:
+        self.plugin = plugin
+        self._policy = policy
+        self._broken = False
+        self.room, self.largest = int(policy.room), int(policy.largest)
+
+    def wants(self, key_name: str, model: str) -> bool:
+        """Whether such calls are any of its business. One that cannot say so is not asked again."""
+        try:
+            return not self._broken and bool(guarded(self.plugin, "wants", lambda: self._policy.wants(key_name, model)))
+        except PluginError:
+            self._broken = True
+            return False
+
+    async def on_call(self, question: Question, asking: Asking) -> Given | None:
+        """Its answer, if it gives one instead of asking. Raises its refusal, as long as nothing was asked."""
+        try:
+            given: object = await self._policy.on_call(question, asking)
+        except Exception as error:
+            if isinstance(error, RelayError) and not asking.asked:
+                raise
+            if error is not asking.ended:
+                failed(self.plugin, "on_call", error)
+            return None
+        if given is None or isinstance(given, Given):
+            return given
+        log.error("plugin %s returned %s from on_call", self.plugin, type(given).__name__)
+        return None
+
+
 def _positional(hook: pluggy.HookCaller) -> Callable[..., Any]:
     """A hook, called with its specification's arguments in their order.
 
@@ -276,6 +316,7 @@ class Plugins:
         self.families: dict[str, BoundFamily] = {}
         self.dialects: dict[str, Dialect] = {}
         self.options: Mapping[str, Mapping[str, Any]] = {}
+        self._policies: dict[str, Sequence[Any]] = {}
 
     @classmethod
     def load(
@@ -370,7 +411,14 @@ class Plugins:
         for family, name, plugin in found:
             others = [owner for owner in owners.values() if owner is not plugin]
             hooks = {hook: self.manager.subset_hook_caller(hook, others) for hook in TRANSLATION}
-            self.families[family.name] = BoundFamily(family, name, hooks)
+            self.families[family.name] = BoundFamily(family, name, hooks, self._origin(name))
+
+    def _origin(self, plugin: str) -> str:
+        return next(record.source for record in self.records if record.name == plugin)
+
+    def origin(self, dialect: str) -> str:
+        """Where the plugin of a dialect comes from, and its version if it has one."""
+        return next(record.source for record in self.records if dialect in record.dialects)
 
     def _claim(self, kind: str, name: str, plugin: str, taken: Iterable[str]) -> None:
         if name in taken:
@@ -389,11 +437,13 @@ class Plugins:
         return items
 
     def _ask_one(self, name: str, plugin: object, hook: str, **arguments: Any) -> Any:
-        """Call one plugin's implementation of a hook that every plugin is asked."""
+        """One plugin's answer to a hook that every plugin is asked. Raises PluginError."""
+        return guarded(name, hook, lambda: self._call_one(plugin, hook, **arguments))
+
+    def _call_one(self, plugin: object, hook: str, **arguments: Any) -> Any:
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             if implementation.plugin is plugin:
-                wanted = {argument: arguments[argument] for argument in implementation.argnames}
-                return guarded(name, hook, lambda: implementation.function(**wanted))  # noqa: B023
+                return implementation.function(**{name: arguments[name] for name in implementation.argnames})
         return None
 
     def _loaded(self) -> Iterator[tuple[PluginRecord, object]]:
@@ -419,17 +469,43 @@ class Plugins:
                 yield record.name, span
 
     def orderings(self) -> Sequence[Ordering]:
-        """The policies of all plugins that have one. A plugin that fails to make its own is logged and does without."""
-        found = []
+        """The orders of all plugins that have one."""
+        return self._made("order_targets", Ordering)
+
+    def policies(self) -> Sequence[Policy]:
+        """Those who have a say in calls."""
+        return self._made("on_call", Policy)
+
+    def _made(self, hook: str, kind: Callable[[str, Any], T]) -> Sequence[T]:
+        """What plugins make of their options, once. One that fails to is logged and does without."""
+        known: Sequence[T] | None = self._policies.get(hook)
+        if known is not None:
+            return known
+        found: list[T] = []
+
+        def make(record: PluginRecord, plugin: object) -> None:
+            try:
+                policy = self._call_one(plugin, hook, options=self.options.get(record.name, {}))
+            except ValueError as error:
+                # That is how a plugin says that its options are wrong.
+                record.error = record.mistake = str(error)
+            else:
+                if policy is not None:
+                    found.append(kind(record.name, policy))
+
         for record, plugin in self._loaded():
             try:
-                policy = self._ask_one(record.name, plugin, "order_targets", options=self.options.get(record.name, {}))
+                guarded(record.name, hook, lambda: make(record, plugin))  # noqa: B023
             except PluginError as error:
                 record.error = error.message
-                continue
-            if policy is not None:
-                found.append(Ordering(record.name, policy))
+        self._policies[hook] = found
         return found
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """What plugins say is wrong with their options, by their names."""
+        self.orderings()
+        self.policies()
+        yield from ((record.name, record.mistake) for record in self.records if record.mistake is not None)
 
     def commands(self, group: click.Group) -> None:
         """Let plugins add commands. One that fails is logged and left out."""

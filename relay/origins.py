@@ -21,7 +21,10 @@ KEPT = 256
 """Spellings of Host headers of which the verdict is remembered."""
 LONGEST = 256
 EVERYBODY = "*"
-EXPOSED = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-relay-upstream, x-relay-model, x-relay-dropped"
+EXPOSED = (
+    "x-request-id, retry-after, retry-after-ms, x-should-retry, x-relay-upstream, x-relay-model, x-relay-dropped,"
+    " x-relay-cache"
+)
 """Headers of answers that pages may read."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         " store.database store.words store.writer",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
-        "body connection dialect fold hookspecs guard lost origins proxies routing"
+        "body connection dialect fold hookspecs guard lost origins policy proxies routing"
         " store.backup store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
         "exchange heads health kit store.kept store.repeats store.ring store.spending store.usage",
@@ -35,9 +35,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "call catalog middleware parted skim",
         "stream",
         "attempt",
-        "counting",
+        "counting recorder",
         "embedding",
-        "pipeline repeats",
+        "pipeline repeats watch",
+        "policies",
         # The web.
         "views.auth",
         "gate lane",
@@ -93,6 +94,7 @@ CATCHERS = frozenset(
         ("relay/manager.py", "_ask"),
         ("relay/manager.py", "add"),
         ("relay/manager.py", "guarded"),
+        ("relay/manager.py", "on_call"),
         ("relay/middleware.py", "errors"),
         ("relay/stream.py", "_decode"),
         ("relay/stream.py", "_work"),

@@ -65,6 +65,8 @@ class CallView:
         request[DIALECT] = dialect
         call = await authenticate(relay, request, self.operation, dialect)
         call.dialect = dialect
+        if relay.pipeline.shares:
+            call.wishes = ",".join(request.headers.getall("Cache-Control", ()))
         outlet = Outlet.of(request, relay.outbox)
         if not relay.may_drain(call.key):
             return await self._answer(request, call, outlet)

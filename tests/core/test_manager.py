@@ -188,7 +188,7 @@ def test_a_disabled_plugin_is_not_imported() -> None:
 
 def test_every_built_in_plugin_loads() -> None:
     assert {record.name: record.error for record in Plugins.load().records} == dict.fromkeys(
-        ("anthropic", "bedrock", "demo", "gemini", "latency", "local", "openai", "prices")
+        ("anthropic", "bedrock", "cache", "demo", "gemini", "latency", "local", "openai", "prices")
     )
 
 

@@ -23,7 +23,7 @@ from relay_openai.responses.encoder import KEEP_ALIVE, ResponsesEncoder
 from relay_openai.responses.items import CAPACITY
 from relay_openai.responses.request import parse_request
 from relay_openai.responses.skim import PassedStream
-from relay_openai.responses.stored import deleted, input_items, kept, resumed, shown
+from relay_openai.responses.stored import alone, deleted, input_items, kept, resumed, shown
 from relay_openai.responses.toolbox import defined, kinds
 from relay_openai.responses.wire import DIALECT
 
@@ -93,6 +93,10 @@ class OpenAIResponses(Dialect):
         """The caller's bytes, but for the model's name."""
         body = splice_model(head.raw, head.data, target.model)
         return Forward(body, PassedStream(self._envelope(head)) if head.stream else None)
+
+    def repeatable(self, head: Head) -> bool:
+        """Only with `store` false: others can be referred to by their ids, by whoever got them."""
+        return alone(head.data)
 
     def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:
         """`previous_response_id` and references to items, replaced by what they name."""

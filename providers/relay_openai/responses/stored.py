@@ -9,9 +9,11 @@ from relay.errors import BadParameter
 from relay.fields import integer
 from relay.kit import dumps, loads
 
-__all__ = ["PREVIOUS", "Resumed", "deleted", "input_items", "kept", "resumed", "shown"]
+__all__ = ["PREVIOUS", "Resumed", "alone", "deleted", "input_items", "kept", "resumed", "shown"]
 
 PREVIOUS = "previous_response_id"
+REFERRING = (PREVIOUS, "conversation", "background")
+"""Fields of a request whose answer is part of something, or comes later."""
 PAGE, LONGEST_PAGE = 20, 100
 Recall = Callable[[str], bytes | None]
 
@@ -20,6 +22,15 @@ class Resumed(dict[str, Any]):
     """The fields of a request with all that it builds upon; `previous` is what it called that."""
 
     previous: str | None = None
+
+
+def alone(data: Mapping[str, Any]) -> bool:
+    """Whether an answer stands for itself: the request refers to nothing else, and nobody can refer to its answer."""
+    items = data.get("input")
+    referring = isinstance(items, list) and any(
+        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
+    )
+    return data.get("store") is False and not referring and not any(data.get(name) for name in REFERRING)
 
 
 def resumed(data: dict[str, Any], recall: Recall, *, native: bool) -> dict[str, Any]:

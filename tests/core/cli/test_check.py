@@ -100,3 +100,15 @@ def test_two_plugins_for_one_family_are_a_mistake(run: Run, tmp_path: Path) -> N
     file = write(tmp_path, ALONE + f'[plugins]\nfolder = "{folder}"\n')
     told = run("check", file, code=1).stderr
     assert "plugins 'demo' and 'second' both serve the family 'demo'" in told
+
+
+def test_wrong_options_of_a_plugin_are_a_mistake(run: Run, tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        ALONE + "[plugins.options.cache]\nenable = true\n[plugins.options.latency]\nmodels = 5\n",
+    )
+    lines = run("check", file, code=1).stderr.splitlines()
+    assert [line.removeprefix(f"{file}: ").split(";")[0] for line in lines] == [
+        "line 5: plugins.options.cache: there is no option 'enable'",
+        "line 7: plugins.options.latency: models must be a list of names or patterns",
+    ]
