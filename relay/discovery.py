@@ -43,6 +43,7 @@ def upstream_of(family: Family, host: Host, api_key: str | None, environ: Mappin
         host=host.name,
         # Servers that are probed for are those on this machine, or wherever their variable says.
         allow_private=bool(host.probe),
+        apart=family.transport is not None,
     )
 
 

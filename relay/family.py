@@ -130,6 +130,14 @@ class Upstream:
     """Statuses after which it is asked again."""
     resend: bool = False
     """Whether a request may be sent again after the connection was closed without an answer: it may then run twice."""
+    concurrency: int = 0
+    """Calls that it gets at a time; 0: no limit."""
+    queue: int = 0
+    """Calls that may wait for a place there."""
+    queue_seconds: float = 30.0
+    """How long they wait at most."""
+    apart: bool = False
+    """Whether a call to it may have to wait for more than its answer: for a place, or for a way of its family's own."""
     pool: tuple[Upstream, ...] = ()
     """The same endpoint with each of its other keys."""
     key_number: int = 0

@@ -26,7 +26,7 @@ from relay.dispatch import Course
 from relay.envelope import new_request_id
 from relay.errors import InternalError, NoKey, RelayError, UpstreamError, UpstreamProtocol
 from relay.exchange import Exchange
-from relay.family import Target, UpstreamRequest
+from relay.family import UpstreamRequest
 from relay.heads import KnownHead
 from relay.http1 import Http1Transport
 from relay.life import Stopping
@@ -114,7 +114,7 @@ class Lane:
             call.head = dialect.peek(raw, "generate", NO_PLACE, head.headers)
             model = relay.pipeline.admit(call)
             target = relay.dispatch.first(model, call.head.stream)
-            if target is None or self._aside(target):
+            if target is None or target.upstream.apart:
                 return None
             relay.pipeline.reserve(call, model)
         except Exception:
@@ -125,10 +125,6 @@ class Lane:
         if call.reservation is not None:
             outlet.lines = dialect.limit_lines(*call.reservation.views())
         return Passage(relay, side, call, model, outlet)
-
-    def _aside(self, target: Target) -> bool:
-        """Whether a target's family has a transport of its own."""
-        return self.relay.plugins.families[target.upstream.family].family.transport is not None
 
 
 class Passage:

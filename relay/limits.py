@@ -11,13 +11,17 @@ that later calls wait for; usage below it comes back at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.errors import RateLimited
 
 __all__ = ["Limiter", "Limits", "Reservation", "Scope", "View", "duration"]
+
+
+SWEEP = 1024
+"""Calls that end between two looks for states that say nothing any more, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ class Limiter:
     def __init__(self) -> None:
         self._states: dict[tuple[str, Hashable], State] = {}
         self._ended = 0
+        self._sweep = self._due = SWEEP
+        self._listener: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._states)
@@ -233,9 +239,12 @@ class Limiter:
     def ended(self, now: float) -> None:
         """A call has ended. Now and then, drop every state that says nothing any more."""
         self._ended += 1
-        # Growing with the table, so that the look through all of it costs each call the same little bit.
-        if self._ended < 1024 + len(self._states) // 2:
+        if self._ended < self._due:
             return
+        if self._listener is not None:
+            self._listener()
+            if self._ended < self._sweep:
+                return
         self._ended = 0
         for place, state in list(self._states.items()):
             buckets = [bucket for bucket in (state.requests, state.tokens) if bucket is not None]
@@ -243,6 +252,14 @@ class Limiter:
                 bucket.refill(now)
             if state.running == 0 and all(bucket.level >= bucket.capacity for bucket in buckets):
                 del self._states[place]
+        # Growing with the table, so that the look through all of it costs each call the same little bit.
+        self._sweep = SWEEP + len(self._states) // 2
+        self._due = self._sweep if self._listener is None else 0
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Who is told of each call that ends, as soon as its places are free. None: nobody, which costs nothing."""
+        self._listener = listener
+        self._due = self._sweep if listener is None else 0
 
 
 def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
