@@ -55,6 +55,7 @@ CATALOGUE: Mapping[str, str] = {
     "L-08": "absurd maxima are refused with their name, and held amounts are exact",
     "L-09": "no window admits more than burst and rate allow; the wait that is told is exact",
     "L-10": "reservations are corrected by what was used, with a debt of one bucket at most",
+    "L-11": "who waits for a place waits in turn with other keys, within bounds, and leaves no trace when it leaves",
     "L-12": "only whole answers are given again, to the same question of the same key, and cost nothing",
     "L-13": "of many who ask the same at a time one is asked, and nobody fails because that one leaves",
     "L-14": "strangers cannot fill the limiter's memory",

@@ -29,6 +29,7 @@ from relay.ir import Usage
 from relay.lasting import Lasting
 from relay.life import Life
 from relay.limits import Limiter
+from relay.lines import Lines
 from relay.manager import BoundFamily, Plugins, guarded
 from relay.memory import Memory
 from relay.meter import settled
@@ -109,6 +110,7 @@ class Relay:
         self.wall = wall
         self.router = Router(catalog.upstreams, catalog.models)
         self.limiter = Limiter()
+        self.lines = Lines(self.limiter)
         self.memory, self.shelf = self._shelves()
         """Reasoning that clients drop, and answers that they refer to later; None where none is kept."""
         self.ledger = Ledger()
@@ -310,13 +312,14 @@ class Relay:
             call.left()
         now = self.clock()
         usage = call.usage
-        if call.reservation is not None:
-            used = 0 if usage is None else (usage.input or 0) + (usage.output or 0)
-            call.reservation.settle(used, now)
         if call.hold is not None:
             call.hold.settle(call.cost or 0)
         elif call.cost and self.ledger.accounts:
             self.ledger.charge(call.key.id, call.cost, call.at)
+        if call.reservation is not None:
+            # Last, because it may be somebody's turn then, who has to find the money free as well.
+            used = 0 if usage is None else (usage.input or 0) + (usage.output or 0)
+            call.reservation.settle(used, now)
         head, target = call.head, call.target
         if self.dispatch.orderings and target is not None and call.first_byte is not None and head is not None:
             asked = call.started if call.asked is None else call.asked

@@ -13,17 +13,20 @@ from relay.call import Call
 from relay.dialect import Forward, Head
 from relay.errors import (
     PluginError,
+    RateLimited,
     RelayError,
     Unsupported,
+    UpstreamBusy,
     UpstreamError,
     UpstreamProtocol,
     UpstreamTimeout,
 )
 from relay.events import StreamEncoder, StreamMeter
-from relay.family import Target, Transport, UpstreamRequest
+from relay.family import Target, Transport, Upstream, UpstreamRequest
 from relay.fold import unfold
 from relay.ir import Loss, Response, Thinking, ToolCall
 from relay.kit import error_for_status
+from relay.limits import Limits, Reservation, Scope
 from relay.lost import answer_losses
 from relay.manager import BoundFamily, guarded
 from relay.memory import place_of
@@ -93,6 +96,51 @@ class Attempt:
 
     async def run(self) -> None:
         """Bring the answer to the client."""
+        upstream = self.target.upstream
+        if not upstream.concurrency:
+            await self._run()
+            return
+        place = await self._place(upstream)
+        try:
+            await self._run()
+        finally:
+            place.settle(0, self.relay.clock())
+
+    async def _place(self, upstream: Upstream) -> Reservation:
+        """A place at an upstream that gets so many calls at a time. Raises UpstreamBusy if there is none."""
+        relay, taken = self.relay, []
+        scope = Scope("upstream", upstream.name, Limits(concurrency=upstream.concurrency))
+
+        def take() -> None:
+            taken.append(relay.limiter.reserve([scope], 0, relay.clock()))
+
+        try:
+            try:
+                take()
+            except RateLimited:
+                if not upstream.queue:
+                    raise
+                await relay.lines.wait(scope, self.call.key.id, take, upstream.queue, upstream.queue_seconds)
+        except RateLimited as error:
+            if taken:
+                # It was its turn in the very moment in which its time was up.
+                return taken[0]
+            full = UpstreamBusy(
+                f"the upstream {upstream.name!r} has all the calls that it is given at a time",
+                code="upstream_full",
+                retry_after=error.retry_after,
+            )
+            # That is how it was configured.
+            full.blames = False
+            raise full from None
+        except asyncio.CancelledError:
+            # Whoever left in the very moment in which it was its turn.
+            for place in taken:
+                place.settle(0, relay.clock())
+            raise
+        return taken[0]
+
+    async def _run(self) -> None:
         sent = self.prepare() if self.sent is None else self.sent
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)

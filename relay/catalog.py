@@ -140,6 +140,10 @@ class _Builder:
             abort=row.abort,
             retried=base.retried if row.retry_statuses is None else frozenset(row.retry_statuses),
             resend=row.resend,
+            concurrency=row.concurrency,
+            queue=row.queue,
+            queue_seconds=row.queue_seconds,
+            apart=base.apart or row.concurrency > 0,
         )
         keys = self.keys(path, row, upstream.api_key)
         if len(keys) < 2:
@@ -226,6 +230,8 @@ class _Builder:
             capabilities={**(upstream.capabilities if upstream else {}), **row.capabilities},
             price=_price(row.price) if row.price is not None else None,
             limits=Limits(row.rpm, row.tpm, row.concurrency),
+            queue=row.queue,
+            queue_seconds=row.queue_seconds,
             configured=True,
         )
 

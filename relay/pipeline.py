@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.attempt import Attempt
-from relay.budget import WINDOWS, Budget, dearest
+from relay.budget import WINDOWS, Budget, NotOpen, dearest
 from relay.call import Call
 from relay.counting import count_tokens
 from relay.dialect import Head
@@ -34,6 +34,9 @@ OUTPUT_CEILING = 4096
 """Output tokens reserved at most per choice: agents ask for 128,000 and use 500."""
 
 CLAIMS_KEPT = 10_000
+MODEL = "model"
+BUSY = f"{MODEL} concurrency"
+"""The limit that calls may wait for, as its refusal names it."""
 
 ATTEMPTS_HEADER = "x-relay-attempts"
 """The header that tells how many targets were asked, if it was more than one."""
@@ -73,11 +76,30 @@ class Pipeline:
         budget = self._claims(call.key, model).budget
         if budget and not self.relay.ledger.account(call.key.id).knows(call.at):
             await self.relay.open_account(call.key.id, call.at)
-        self.reserve(call, model)
+        try:
+            self.reserve(call, model)
+        except RateLimited as error:
+            if not model.queue or error.limit != BUSY:
+                raise
+            await self._wait(call, model)
         if call.dialect is not None and call.reservation is not None:
             call.headers.update(call.dialect.limit_headers(*call.reservation.views()))
         stream = call.head is not None and call.head.stream
         await self.tries(call, outlet, self.relay.dispatch.course(model, stream, self.relay.clock()))
+
+    async def _wait(self, call: Call, model: PublicModel) -> None:
+        """Wait for a place of the model's, and take it with the rest of the call's share. Raises as `reserve`."""
+        scope = next(scope for scope in self._claims(call.key, model).scopes if scope.name == MODEL)
+        while True:
+            try:
+                await self.relay.lines.wait(
+                    scope, call.key.id, lambda: self._reserve(call, model), model.queue, model.queue_seconds
+                )
+            except NotOpen:
+                # A day, or a month, has begun meanwhile.
+                await self.relay.open_account(call.key.id, call.at)
+            else:
+                return
 
     def admit(self, call: Call) -> PublicModel:
         """The model that is asked for. Raises NoSuchModel, or NotAllowed if it is not for this key."""
@@ -240,7 +262,7 @@ class Pipeline:
             defaults.concurrency if key.concurrency is None else key.concurrency,
         )
         yield Scope("key", key.id, limits)
-        yield Scope("model", model.id, model.limits)
+        yield Scope(MODEL, model.id, model.limits)
         own = key.model_limits.get(model.id)
         if own is not None:
             limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)

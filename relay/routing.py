@@ -82,6 +82,10 @@ class PublicModel:
     price: Price | None = None
     """The configured price; it wins over every catalogue."""
     limits: Limits = field(default_factory=Limits)
+    queue: int = 0
+    """Calls over its limit of calls at a time that may wait."""
+    queue_seconds: float = 30.0
+    """How long they wait at most."""
     configured: bool = False
     weights: tuple[int, ...] = ()
     """One for each target; 0: it does not share its calls with its neighbours. Empty: nobody shares."""

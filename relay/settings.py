@@ -197,6 +197,12 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     idle_timeout: Seconds = 120.0
     retry_statuses: list[Annotated[int, Meta(ge=400, le=599)]] | None = None
     """Statuses after which it is asked again, if not 408, 429, 500, 502, 503, 504 and 529."""
+    concurrency: Count = 0
+    """Calls that it gets at a time, over all models; 0: no limit. Beyond that the next target is asked."""
+    queue: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """Calls that wait for a place there instead, key by key in turn; 0: none does."""
+    queue_seconds: Seconds = 30.0
+    """How long a call waits at most."""
     resend: bool = False
     """Send a request again after the connection was closed without an answer. It may then run, and cost, twice."""
 
@@ -252,6 +258,10 @@ class ModelSettings(msgspec.Struct, frozen=True):
     """Tokens a minute over all keys; 0: no limit."""
     concurrency: Count = 0
     """Calls at a time over all keys; 0: no limit."""
+    queue: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """Calls beyond `concurrency` that wait for a place, key by key in turn; 0: they are refused at once."""
+    queue_seconds: Seconds = 30.0
+    """How long a call waits at most."""
 
 
 class Settings(msgspec.Struct, frozen=True):
