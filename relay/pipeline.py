@@ -176,6 +176,9 @@ class Pipeline:
     def failed(self, call: Call, course: Course, error: RelayError) -> None:
         """Note that an attempt has failed. Raises the error if no other target may be tried."""
         if isinstance(error, UpstreamError):
+            if course.target is not None:
+                # Also where it is told in an answer that says of itself that it is good.
+                error.hide(course.target.upstream.api_key)
             place = _shown(course.target)
             status = error.upstream_status
             log.info("call %s: attempt %d at %s failed: %s (%s)", call.id, call.attempts, place, error.code, status)

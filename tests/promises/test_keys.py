@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from relay.store.keys import digest
 from relay.throttle import Throttle, neighbourhood
 from tests.flow.conftest import Start, openai_config
-from tests.flow.fake import FakeUpstream, chat_answer
+from tests.flow.fake import FakeUpstream, Seen, Step, chat_answer, chat_chunk, http, stream
+from tests.promises.courses import PLANES
 from tests.promises.wire import post, wire
 
 STRANGE = [
@@ -111,6 +113,10 @@ async def test_a_key_is_the_same_in_each_of_its_places_and_two_are_none(start: S
             for pair in ((HEADERS[0], header.format("sk-other")), (header, "Authorization: Bearer sk-other")):
                 connection.send(lines(relay.key, *pair))
                 assert (await connection.answer()).status == 401
+        assert len(upstream.seen) == 7
+        for number in range(8):
+            connection.send(lines(relay.key, HEADERS[0], f"x-api-key: sk-other-{number}"))
+            assert (await connection.answer()).status == 401, "and not one of the two, as it happens"
     assert len(upstream.seen) == 7
 
 
@@ -206,3 +212,55 @@ def test_secrets_are_compared_by_their_hashes_only() -> None:
     assert len(one) == len(other) == 32
     assert one != other
     assert digest("\udcff\udcfe"), "bytes that are no text have a hash, too"
+
+
+ECHO = "Incorrect API key provided: sk-CANARY-upstream-key. You can find yours at https://vendor.example."
+
+
+def told_late(seen: Seen) -> list[Step]:
+    return stream(chat_chunk({"content": "Hel"}), 0.05, f'data: {{"error":{{"message":"{ECHO}"}}}}\n\n'.encode())
+
+
+@pytest.mark.promise("A-06")
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("how", ["400", "401", "500", "page", "in a good answer", "late"])
+async def test_what_an_upstream_repeats_of_its_key_is_masked(
+    start: Start, upstream: FakeUpstream, how: str, plane: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    value = {"error": {"message": ECHO, "code": "sk-CANARY-upstream-key", "param": "sk-CANARY-upstream-key"}}
+    scripts: dict[str, Any] = {
+        "page": lambda seen: http(f"{ECHO}".encode(), 503, content_type="text/html"),
+        "in a good answer": lambda seen: http(value),
+        "late": told_late,
+    }
+    upstream.answer = scripts.get(how) or (lambda seen: http(value, int(how)))
+    once = "    [routing]\n    max_attempts = 1\n    max_cool_down_seconds = 0\n"
+    relay = await start(openai_config(upstream) + once)
+    path = "/v1/messages" if plane == "messages" else "/v1/chat/completions"
+    streamed = plane == "stream" or (plane == "messages" and how == "late")
+    if how == "late" and not streamed:
+        pytest.skip("only streams have a late")
+    for _ in range(2):
+        async with wire(relay) as connection:
+            connection.send(post(relay.key, path=path, max_tokens=9, stream=streamed, headers="Connection: close\r\n"))
+            got = await connection.rest()
+        assert b"CANARY" not in got, got
+        assert (b" 200 " in got.partition(b"\r\n")[0]) is (how == "late")
+    assert "CANARY" not in caplog.text
+    assert len(upstream.seen) == 2
+    for row in await relay.rows():
+        assert "CANARY" not in str(row)
+
+
+@pytest.mark.promise("A-06")
+async def test_what_is_repeated_in_place_of_a_count_is_masked_too(start: Start, upstream: FakeUpstream) -> None:
+    upstream.scripts = [http({"type": "error", "error": {"type": "invalid_request_error", "message": ECHO}}, 400)]
+    config = openai_config(upstream).replace('family = "openai"', 'family = "anthropic"').replace("/v1", "")
+    relay = await start(config)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    async with relay.client.post(f"{relay.url}/v1/messages/count_tokens", json=body) as response:
+        assert response.status == 400
+        got = await response.text()
+    assert "Incorrect API key" in got
+    assert "CANARY" not in got
