@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import orjson
@@ -11,11 +11,12 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import boolean, word
 
-__all__ = ["MAX_NAME", "check_model", "read_body", "read_model", "read_object", "read_stream"]
+__all__ = ["MAX_NAME", "check_bounds", "check_model", "read_body", "read_model", "read_object", "read_stream"]
 
 LONG = 4096
 """Bytes of a body that is searched."""
 BOM = b"\xef\xbb\xbf"
+MODEL = frozenset({"model"})
 MAX_NAME = 256
 """Longest model name, in characters."""
 
@@ -23,10 +24,12 @@ MAX_NAME = 256
 def read_body(raw: bytes) -> dict[str, Any]:
     """The JSON object that `raw` spells, of a dialect that names the model in it. Raises BadParameter as `read_object`.
 
-    A body with two `model` keys is refused: the relay and the upstream could disagree about which one counts, and only
-    one of them checks keys.
+    A body with two `model` keys is refused, and so is one that spells the key in another way, which some upstreams read
+    all the same: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
     """
     data = read_object(raw)
+    if not "".join(data).islower():
+        _refuse_spellings(data, MODEL)
     # To write a long body again is faster than to search it twice, and one that comes out the same has no twins.
     if len(raw) < LONG and raw.count(b'"model"') == 1 and b"\\u006" not in raw:
         return data
@@ -35,7 +38,7 @@ def read_body(raw: bytes) -> dict[str, Any]:
     return data
 
 
-def _written_alike(raw: bytes, data: dict[str, Any]) -> bool:
+def _written_alike(raw: bytes, data: Mapping[str, Any]) -> bool:
     """Whether `raw` is just how this program would write `data`, as most clients do."""
     try:
         return orjson.dumps(data) == raw
@@ -60,6 +63,34 @@ def read_object(raw: bytes) -> dict[str, Any]:
     if type(data) is not dict:
         raise BadParameter("the body must be a JSON object")
     return data
+
+
+def check_bounds(raw: bytes, data: Mapping[str, Any], names: Set[str]) -> None:
+    """Refuse a body that says two things of what a call may cost. Raises BadParameter.
+
+    `names` are the fields that say so. Of a key that is there twice the relay reads the last one, and upstreams the
+    first, or the last; some do not look at its case either. So a body must not have one twice, anywhere in it, and no
+    other spelling of those.
+    """
+    _refuse_spellings(data, names)
+    if _written_alike(raw, data):
+        return
+    try:
+        json.loads(raw, object_pairs_hook=_untwinned)
+    except RecursionError:
+        raise BadParameter("the body is nested too deeply") from None
+
+
+def _untwinned(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadParameter("the body has a key twice in one object, and nobody can tell which one counts")
+
+
+def _refuse_spellings(data: Mapping[str, Any], names: Set[str]) -> None:
+    for name in data:
+        meant = name.casefold()
+        if name not in names and meant in names:
+            raise BadParameter(f"the body spells {meant} in another way, which upstreams may read", param=meant)
 
 
 def _reason(raw: bytes, error: orjson.JSONDecodeError) -> str:

@@ -101,6 +101,8 @@ class Dialect(ABC):
     """What even requests that pass through can lose: declared for the documentation, reported in `Forward.losses`."""
     keeps: ClassVar[bool] = False
     """Whether clients of this dialect may refer to earlier answers, which the relay keeps where no upstream does."""
+    bounds: ClassVar[frozenset[str]] = frozenset()
+    """The body's own fields that say how much a call may cost, in small letters: those that `peek` reads for it."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 

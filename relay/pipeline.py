@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.attempt import Attempt
+from relay.body import check_bounds
 from relay.budget import WINDOWS, Budget, NotOpen, dearest
 from relay.call import Call
 from relay.counting import count_tokens
@@ -196,6 +197,7 @@ class Pipeline:
         _, _, scopes, budget = self._claims(call.key, model)
         account, amount = None, 0
         if budget:
+            check_bounds(head.raw, head.data, dialect.bounds)
             amount = self._dearest(call.key, model, head)
             account = relay.ledger.check(call.key.id, budget, amount, call.at)
         try:

@@ -11,6 +11,7 @@ Names are resolved in this order:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,6 +22,10 @@ from relay.limits import Limits
 from relay.pricing import Price
 
 __all__ = ["Group", "PublicModel", "Router"]
+
+DOTS = frozenset({".", ".."})
+"""Parts of a name that would lead elsewhere where the name is part of an address: no model has them in its own."""
+_BREAKS = re.compile(r"[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +157,14 @@ class Router:
     def _outright(self, name: str) -> PublicModel | None:
         first, slash, rest = name.partition("/")
         upstream = self.upstreams.get(first)
-        if not slash or not rest or upstream is None:
+        if not slash or not rest or upstream is None or not DOTS.isdisjoint(_BREAKS.split(rest)):
             return None
         listed = next((model for model in self._lists.get(first, ()) if model.id == rest), None)
         return _public(name, (Target(upstream, rest),), listed or Model(rest))
 
     def _by_pattern(self, name: str) -> PublicModel | None:
+        if not DOTS.isdisjoint(_BREAKS.split(name)):
+            return None
         targets = tuple(
             Target(upstream, name)
             for upstream in self.upstreams.values()

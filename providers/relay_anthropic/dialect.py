@@ -47,6 +47,7 @@ class AnthropicMessages(Dialect):
     keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
     capacity: ClassVar[Capacity] = CAPACITY
     losses: ClassVar[Sequence[LossKind]] = (FOREIGN, FOREIGN_CITATIONS)
+    bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "stream"})
     request_id_header: ClassVar[str] = "request-id"
 
     def __init__(

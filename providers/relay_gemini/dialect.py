@@ -76,10 +76,10 @@ class GenerateContent(Dialect):
         if path.get("collection") == TUNED:
             model = f"{TUNED}/{model}"
         check_model(model)
-        if data.get("model") is not None:
+        if any(name.lower() == "model" and value is not None for name, value in data.items()):
             # The URL counts. An upstream might think otherwise.
             data = read_body(raw)
-            if word(data["model"], "model").removeprefix("models/") != model:
+            if word(data.get("model"), "model").removeprefix("models/") != model:
                 raise BadParameter("model is another one than in the URL", param="model")
         if operation == "embeddings":
             check_inputs(data, model, batch="batch" in path)

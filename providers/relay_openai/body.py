@@ -37,12 +37,14 @@ def read_choices(data: Mapping[str, Any]) -> int:
 
 
 def max_output(data: Mapping[str, Any]) -> int | None:
-    """Tokens that each answer may have, by the newer of the two names if both are given."""
+    """Tokens that each answer may have: if both names are given the larger, because hosts know one or the other."""
     limit = None
     for name in ("max_tokens", "max_completion_tokens"):
         value = data.get(name)
         if value is not None:
-            limit = value if type(value) is int and 0 < value <= MAX_OUTPUT else integer(value, name, 1, MAX_OUTPUT)
+            found = value if type(value) is int and 0 < value <= MAX_OUTPUT else integer(value, name, 1, MAX_OUTPUT)
+            if limit is None or found > limit:
+                limit = found
     return limit
 
 

@@ -50,6 +50,7 @@ class OpenAIChat(Dialect):
     )
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
     capacity: ClassVar[Capacity] = CAPACITY
+    bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "max_completion_tokens", "n", "stream"})
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class OpenAICompletions(Dialect):
 
     name: ClassVar[str] = DIALECT
     routes: ClassVar[tuple[Route, ...]] = (Route("POST", "/v1/completions"), Route("POST", "/completions"))
+    bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "n", "best_of", "stream"})
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
     capacity: ClassVar[Capacity] = CAPACITY
 
