@@ -154,6 +154,7 @@ CATALOGUE: Mapping[str, str] = {
     "P-04": "a broken reader costs numbers, not streams",
     "P-05": "a coroutine where a function belongs is told at start",
     "P-06": "a plugin gets its own settings only",
+    "P-08": "every family passes one suite, which is offered to everybody's and fails for each fault that it is there for",
     "P-09": "two plugins for one thing are a contradiction that stops the start",
     "M-02": "several processes do not multiply limits without a word",
     "M-06": "every process sees a revoked key within a second",

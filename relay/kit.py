@@ -21,7 +21,7 @@ from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProt
 from relay.events import Event
 from relay.fold import Fold
 from relay.ir import Response
-from relay.lost import FOREIGN_LOSSES, Losses, foreign_fields
+from relay.lost import FOREIGN_LOSSES, UNHEARD, Losses, asked_for, foreign_fields, last_words
 from relay.paths import cache_dir
 from relay.pricing import usd
 from relay.retry import retry_after
@@ -34,7 +34,9 @@ __all__ = [
     "Losses",
     "NdjsonDecoder",
     "SseDecoder",
+    "UNHEARD",
     "WholeEvents",
+    "asked_for",
     "cache_dir",
     "data_url",
     "dumps",
@@ -43,6 +45,7 @@ __all__ = [
     "folded",
     "foreign_fields",
     "json_object",
+    "last_words",
     "loads",
     "media_type_of",
     "parse_data_url",

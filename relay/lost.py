@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relay.events import ChoiceStop, Event, Logprobs, PartExtra, PartStart
@@ -30,10 +31,13 @@ __all__ = [
     "FOREIGN_LOSSES",
     "HARMLESS",
     "HINTS",
+    "UNHEARD",
     "Losses",
     "answer_losses",
+    "asked_for",
     "declared_answer_losses",
     "foreign_fields",
+    "last_words",
 ]
 
 
@@ -131,6 +135,42 @@ def foreign_fields(request: Request | EmbeddingRequest, own: str) -> list[Loss]:
                 kind = FOREIGN_HINT if _PLACES.sub("[]", name) in HINTS else FOREIGN_FIELD
                 losses.append(kind.at(name=name, dialect=dialect))
     return losses
+
+
+def asked_for(request: Request) -> Iterator[str]:
+    """The names of all that a request asks for beside its conversation, for families that send little of it."""
+    for name in ("tools", "tool_choice", "output", "reasoning"):
+        if getattr(request, name):
+            yield name
+    for field in dataclasses.fields(request.sampling):
+        value = getattr(request.sampling, field.name)
+        if value is not None and (field.name, value) != ("choices", 1):
+            yield field.name
+    for loss in foreign_fields(request, ""):
+        yield loss.field
+
+
+UNHEARD = LossKind(
+    "unheard", "{name}", "nothing but the last words is carried", "anything but the text of the last turn is there"
+)
+"""What `last_words` reports: every family that asks it declares this."""
+
+
+def last_words(request: Request, losses: list[Loss]) -> str:
+    """The text of the last turn, for families that carry nothing else. All else that was asked for is a loss."""
+    found = Losses(losses)
+    last = len(request.messages) - 1
+    for number, message in enumerate(request.messages):
+        if number < last:
+            found.add(UNHEARD, name=f"messages[{number}]")
+            continue
+        if any(not isinstance(part, Text) for part in message.parts):
+            found.add(UNHEARD, name=f"messages[{number}].content")
+        if message.name is not None:
+            found.add(UNHEARD, name=f"messages[{number}].name")
+    for name in asked_for(request):
+        found.add(UNHEARD, name=name)
+    return request.messages[last].text
 
 
 # Answers: what the caller's dialect has no room for.

@@ -325,15 +325,21 @@ class Plugins:
         disabled: Iterable[str] = (),
         folder: Path | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        given: Mapping[str, object] | None = None,
     ) -> Plugins:
         """Everything installed under the entry point group, and the drop-in folder's files if one is given.
+
+        `given`: more of them by their names, each a module, another object, or the path of a file; for tests.
 
         Raises Contradiction if two plugins claim one family or dialect.
         """
         plugins = cls()
         plugins.options = options or {}
         blocked = set(disabled)
-        for name, source, bring in (*_entry_points(), *_drop_ins(folder)):
+        more = (
+            (name, "given", _file_loader(one) if isinstance(one, Path) else one) for name, one in (given or {}).items()
+        )
+        for name, source, bring in (*_entry_points(), *_drop_ins(folder), *more):
             if name in blocked:
                 plugins.records.append(PluginRecord(name, source, disabled=True))
             else:
@@ -537,6 +543,11 @@ def _drop_ins(folder: Path | None) -> Iterator[tuple[str, str, Callable[[], obje
         return
     for path in sorted(folder.glob("*.py")):
         yield path.stem, str(path), _file_loader(path)
+
+
+def _given(plugins: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
+    for name, plugin in plugins.items():
+        yield name, "given", _file_loader(plugin) if isinstance(plugin, Path) else plugin
 
 
 def _file_loader(path: Path) -> Callable[[], ModuleType]:

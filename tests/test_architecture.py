@@ -47,6 +47,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "app",
         "drain",
         "door reload",
+        # For the tests of plugins' authors.
+        "testing.damage testing.grammar testing.questions testing.upstream testing.vectors",
+        "testing.serving testing.translation",
+        "testing.suite",
+        "testing",
         # The terminal.
         "cli.logs cli.moment cli.notify cli.options",
         "cli.database cli.lifetime cli.workers",

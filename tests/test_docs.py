@@ -514,7 +514,7 @@ def test_the_plugins_test_in_the_page_passes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "-c", os.devnull, "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+    assert re.search(r"\b1[4-9] passed", done.stdout), done.stdout
 
 
 async def test_the_python_client_in_the_pages_works(tmp_path: Path) -> None:

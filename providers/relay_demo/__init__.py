@@ -90,7 +90,7 @@ def translate_embedding_response(target: Target, body: bytes) -> EmbeddingRespon
 @hookimpl
 def translate_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """`{"error": "..."}`."""
-    return error_for_status(status, str(upstream_json(body).get("error", "")), headers)
+    return error_for_status(status, str(upstream_json(body).get("error") or "the demo gave no reason"), headers)
 
 
 @hookimpl

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from relay.errors import Unsupported, UpstreamProtocol
 from relay.events import (
     ArgumentsDelta,
@@ -21,7 +19,7 @@ from relay.events import (
 )
 from relay.fold import Fold
 from relay.ir import Loss, LossKind, Request, Response, StopReason, Text, Tool, ToolCall, ToolResult, Usage
-from relay.kit import FOREIGN_LOSSES, Losses, NdjsonDecoder, dumps, foreign_fields
+from relay.kit import FOREIGN_LOSSES, Losses, NdjsonDecoder, dumps, foreign_fields, token_count, upstream_json
 
 __all__ = ["DemoDecoder", "LOSSES", "request_body", "response"]
 
@@ -144,27 +142,31 @@ class DemoDecoder:
         return events
 
     def _line(self, line: bytes) -> list[Event]:
-        value: dict[str, Any] = orjson.loads(line)
+        value = upstream_json(line)
         events: list[Event] = []
+        if self._done:
+            return events
         if self._index < 0:
             self._index = 0
-            events.append(MessageStart(id=value.get("id", "demo"), model=self._model))
+            events.append(MessageStart(id=str(value.get("id", "demo")), model=self._model))
         if "text" in value:
             if not self._open:
                 self._open = True
                 events.append(PartStart(self._index, Text("")))
-            events.append(TextDelta(self._index, value["text"]))
+            events.append(TextDelta(self._index, str(value["text"])))
         if "tool" in value or "done" in value:
             events.extend(self._stop_text())
         if "tool" in value:
-            call = ToolCall(id=f"call_{self._index}", name=value["tool"], arguments="")
-            events += [PartStart(self._index, call), ArgumentsDelta(self._index, value["arguments"])]
+            call = ToolCall(id=f"call_{self._index}", name=str(value["tool"]), arguments="")
+            events += [PartStart(self._index, call), ArgumentsDelta(self._index, str(value.get("arguments", "")))]
             events.append(PartStop(self._index))
             self._index += 1
         if "done" in value:
             self._done = True
-            events.append(ChoiceStop(STOPS[value["done"]]))
-            events.append(UsageSeen(Usage(input=value["input"], output=value["output"])))
+            word = str(value["done"])
+            events.append(ChoiceStop(STOPS.get(word, StopReason("other", word))))
+            usage = Usage(input=token_count(value.get("input")), output=token_count(value.get("output")))
+            events.append(UsageSeen(usage))
             events.append(MessageStop())
         return events
 
@@ -180,8 +182,9 @@ def response(model: str, value: dict[str, Any]) -> Response:
     """A whole answer is the stream's lines in a list, so that both forms say the same."""
     decoder = DemoDecoder(model)
     fold = Fold()
-    for line in value["lines"]:
-        fold.add(decoder.feed(orjson.dumps(line) + b"\n"))
+    lines = value.get("lines")
+    for line in lines if isinstance(lines, list) else ():
+        fold.add(decoder.feed(dumps(line) + b"\n"))
     fold.add(decoder.close())
     if fold.error is not None:
         raise fold.error
