@@ -324,16 +324,21 @@ class Attempt:
     async def _ready(self, answer: Awaitable[UpstreamRequest]) -> UpstreamRequest:
         """What to send, once the plugin is ready to say."""
         wait = self.target.upstream.first_byte_timeout
+        # In a task of its own: one that does not let itself be cancelled holds nobody up.
+        work = asyncio.ensure_future(answer)
         try:
-            async with asyncio.timeout(wait):
-                return await answer
-        except TimeoutError:
-            raise UpstreamTimeout(f"the upstream was not ready within {wait:g} seconds") from None
+            done, _ = await asyncio.wait({work}, timeout=wait)
+            if not done:
+                raise UpstreamTimeout(f"the upstream was not ready within {wait:g} seconds")
+            return work.result()
         except RelayError:
             raise
         except Exception as error:
             log.exception("plugin %s failed in endpoint", self.family.plugin)
             raise PluginError(self.family.plugin, f"failed in endpoint ({type(error).__name__})") from error
+        finally:
+            if not work.done():
+                work.cancel()
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """The error that an answer without success means, without our credential in its text."""

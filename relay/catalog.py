@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from relay import discovery
@@ -37,7 +38,7 @@ def load_plugins(settings: Settings) -> Plugins:
     """The plugins that the settings ask for. Raises Contradiction."""
     plugins = settings.plugins
     folder = FilePath(plugins.folder).expanduser() if plugins.folder else None
-    return Plugins.load(disabled=plugins.disabled, folder=folder, options=plugins.options)
+    return Plugins.load(disabled=plugins.disabled, folder=folder, options=plugins.options, only=plugins.only)
 
 
 async def read_catalog(config: Config, plugins: Plugins, environ: Mapping[str, str] | None = None) -> Catalog:
@@ -96,9 +97,11 @@ class _Builder:
 
     def plugin_names(self) -> None:
         known = {record.name for record in self.plugins.records}
-        for index, name in enumerate(self.settings.plugins.disabled):
-            if name not in known:
-                self.wrong(("plugins", "disabled", index), f"no plugin is named {name!r}")
+        plugins = self.settings.plugins
+        for setting, names in (("only", plugins.only), ("disabled", plugins.disabled)):
+            for index, name in enumerate(names):
+                if name not in known:
+                    self.wrong(("plugins", setting, index), f"no plugin is named {name!r}")
 
     def plugin_options(self) -> None:
         for name, mistake in self.plugins.mistakes():
@@ -129,10 +132,11 @@ class _Builder:
             base,
             name=name,
             dialects=dialects,
-            headers=row.headers,
+            headers=MappingProxyType(row.headers),
             models=base.models if row.models is None else tuple(row.models),
-            capabilities={**base.capabilities, **row.capabilities},
-            options={**base.options, **row.options},
+            capabilities=MappingProxyType({**base.capabilities, **row.capabilities}),
+            # Plugins read them, and what one of them would write all calls would get.
+            options=MappingProxyType({**base.options, **row.options}),
             connect_timeout=row.connect_timeout,
             first_byte_timeout=row.first_byte_timeout,
             idle_timeout=row.idle_timeout,

@@ -325,21 +325,23 @@ class Plugins:
         disabled: Iterable[str] = (),
         folder: Path | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        only: Iterable[str] = (),
         given: Mapping[str, object] | None = None,
     ) -> Plugins:
         """Everything installed under the entry point group, and the drop-in folder's files if one is given.
 
-        `given`: more of them by their names, each a module, another object, or the path of a file; for tests.
+        `only`: the names of those that are loaded, of the installed ones; empty: all. `given`: more of them by their
+        names, each a module, another object, or the path of a file; for tests.
 
         Raises Contradiction if two plugins claim one family or dialect.
         """
         plugins = cls()
         plugins.options = options or {}
-        blocked = set(disabled)
-        more = (
-            (name, "given", _file_loader(one) if isinstance(one, Path) else one) for name, one in (given or {}).items()
-        )
-        for name, source, bring in (*_entry_points(), *_drop_ins(folder), *more):
+        blocked, wanted = set(disabled), set(only)
+        installed = list(_entry_points())
+        if wanted:
+            blocked.update(name for name, _, _ in installed if name not in wanted)
+        for name, source, bring in (*installed, *_drop_ins(folder), *_given(given or {})):
             if name in blocked:
                 plugins.records.append(PluginRecord(name, source, disabled=True))
             else:
@@ -365,13 +367,15 @@ class Plugins:
             record.error = f"a plugin named {name!r} is already loaded"
             return record
         try:
+            if type(plugin).__hash__ is None:
+                raise ValueError(f"an object of {type(plugin).__name__} cannot be a plugin: it has no hash")
             self.manager.register(plugin, name)
             self._inspect(record, plugin)
         except pluggy.PluginValidationError as error:
             record.error = str(error).splitlines()[-1].strip()
         except ValueError as error:
             record.error = str(error)
-        if record.error and self.manager.is_registered(plugin):
+        if record.error and self.manager.get_plugin(name) is plugin:
             self.manager.unregister(plugin)
         return record
 
@@ -459,6 +463,15 @@ class Plugins:
                 yield record, plugin
 
     # One typed method per hook that every plugin is asked.
+
+    def modules(self) -> Mapping[str, str]:
+        """Whose each top-level module is, of those that plugins' hooks are in."""
+        found: dict[str, str] = {}
+        for record, plugin in self._loaded():
+            for caller in self.manager.get_hookcallers(plugin) or ():
+                function = inspect.unwrap(getattr(plugin, caller.name))
+                found.setdefault(function.__module__.partition(".")[0], record.name)
+        return found
 
     def hosts(self) -> Iterator[tuple[Family, Host]]:
         """All known hosts of all families."""

@@ -157,7 +157,10 @@ class DiscoverySettings(msgspec.Struct, frozen=True):
 class PluginSettings(msgspec.Struct, frozen=True):
     """Which plugins are loaded."""
 
+    only: list[str] = field(default_factory=list)
+    """The installed plugins that are loaded; empty: all of them. Nothing else is even imported."""
     disabled: list[str] = field(default_factory=list)
+    """Plugins that are not loaded."""
     folder: str = ""
     """Files in this folder are loaded as plugins; it must exist. They are code and run with all rights of the relay."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)

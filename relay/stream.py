@@ -40,6 +40,8 @@ __all__ = ["Delivery", "bad_arguments", "dropped", "safe_header"]
 
 PREAMBLE_BYTES = 65_536
 PREAMBLE_SECONDS = 5.0
+MOST_EVENTS = 100_000
+"""Events that a decoder may make of one piece. It is a fault of its own if there are more."""
 DRAIN_SECONDS = 1.0
 """Time that an upstream gets to close its stream after the last event, so that the connection can be used again."""
 
@@ -243,7 +245,14 @@ class Delivery:
         if self.strict and meter.complete:
             self._check()
         if self.encoder is not None:
-            data = self.encoder.encode(events) if events else b""
+            try:
+                data = self.encoder.encode(events) if events else b""
+            except RelayError:
+                raise
+            except Exception as error:
+                # Nothing that is an event does that.
+                self._broken(error)
+                data = b""
             if not self.opened:
                 self.early += events
         else:
@@ -320,15 +329,17 @@ class Delivery:
             return []
         try:
             events = self.decoder.close() if piece is None else self.decoder.feed(piece)
+            if type(events) is not list or len(events) > MOST_EVENTS:
+                raise ValueError("no list of events, or too many at once")
+            self.meter.add(events)
+            if self.fold is not None:
+                self.fold.add(events)
         except RelayError as error:
             self.meter.error = error
             return []
         except Exception as error:
             self._broken(error)
             return []
-        self.meter.add(events)
-        if self.fold is not None:
-            self.fold.add(events)
         return events
 
     def _broken(self, error: Exception | None = None) -> None:
@@ -375,7 +386,12 @@ class Delivery:
             self.keep(self.fold.response())
         data = self.rest
         if self.encoder is not None:
-            data += self.encoder.encode(events) if events else b""
+            try:
+                data += self.encoder.encode(events) if events else b""
+            except RelayError:
+                raise
+            except Exception as error:
+                self._broken(error)
             if self.shelve is not None:
                 self.shelve(self.encoder)
             if not self.opened:

@@ -207,9 +207,23 @@ def test_plugins_get_their_own_options_only() -> None:
     assert seen == [{"x": 1}]
 
 
+class Thing(SimpleNamespace):
+    """Hooks in an object."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def test_a_plugin_may_be_an_object() -> None:
-    thing = SimpleNamespace(relay_families=hookimpl(family("one")))
+    thing = Thing(relay_families=hookimpl(family("one")))
     assert set(loaded_object(thing).families) == {"one"}
+
+
+@pytest.mark.promise("P-02")
+def test_an_object_that_cannot_be_told_from_others_is_named_and_left_out() -> None:
+    plugins = Plugins.load(given={"thing": SimpleNamespace(relay_families=hookimpl(family("one")))})
+    (record,) = [record for record in plugins.records if record.name == "thing"]
+    assert record.error == "an object of SimpleNamespace cannot be a plugin: it has no hash"
+    assert "openai" in plugins.families
 
 
 def loaded_object(thing: object) -> Plugins:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from relay.manager import Plugins
 from tests.flow.conftest import Start, openai_config
 from tests.flow.fake import FakeUpstream, http
 from tests.promises.test_cache import ask, numbered
+from tests.promises.test_plugins import Plugin
 
 
 class Broken:
@@ -52,7 +52,7 @@ def with_policy(policy: Any) -> Plugins:
         return policy
 
     plugins = Plugins.load()
-    plugins.add("strange", SimpleNamespace(on_call=hookimpl(on_call)))
+    plugins.add("strange", Plugin(on_call=hookimpl(on_call)))
     return plugins
 
 
