@@ -74,6 +74,8 @@ class Recorder(Outlet):
 
     def __init__(self, inner: Outlet, most: int, room: Room) -> None:
         self._inner = inner
+        # Pieces come here as what they are: none is passed on with its framing.
+        self.chunked = False
         self._most = most
         self._room = room
         self.headers: dict[str, str] = {}
