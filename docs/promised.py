@@ -146,6 +146,7 @@ CATALOGUE: Mapping[str, str] = {
     "S-12": "a clock that goes back changes neither the order of rows nor their sums",
     "S-13": "what is kept for the next turn opens for its key alone, goes with it, and the file tells nothing",
     "D-02": "a page that pretends to be this machine gets nothing",
+    "D-03": "no answer is a page: it is shown alone, runs nothing, tells no address and is kept nowhere",
     "D-04": "pages of others cannot use the relay",
     "D-07": "exported cells run nothing",
     "P-01": "nothing is loaded that was not installed or named, nor what is not listed where there is a list",

@@ -12,6 +12,7 @@ from aiohttp import web
 from relay.dialect import Dialect
 from relay.envelope import error_body, new_request_id
 from relay.errors import BadParameter, InternalError, NoSuchMethod, NoSuchRoute, RelayError, TooLarge
+from relay.outlet import STANDING
 
 __all__ = [
     "CROSS_ORIGIN",
@@ -114,5 +115,4 @@ async def finish_headers(request: web.Request, response: web.StreamResponse) -> 
     if dialect is not None and dialect.request_id_header:
         headers[dialect.request_id_header] = request_id
     headers.update(request.get(CROSS_ORIGIN, {}))
-    headers["Server"] = "i8relay"
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers.update(STANDING)

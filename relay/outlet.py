@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -19,7 +20,18 @@ from aiohttp.base_protocol import BaseProtocol
 
 from relay.outbox import Outbox
 
-__all__ = ["Outlet", "Written"]
+__all__ = ["STANDING", "Outlet", "Written"]
+
+STANDING: Mapping[str, str] = MappingProxyType(
+    {
+        "Server": "i8relay",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+)
+"""Headers of every answer. It is nobody's page: a browser that opens it shows it alone, runs nothing, keeps nothing."""
 
 LINE = "\r\n"
 LAST = b"0\r\n\r\n"
@@ -32,7 +44,8 @@ _REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPSta
 @lru_cache(maxsize=1)
 def _standing(second: int) -> str:
     """The header lines that all answers of one second have, but for the request's id."""
-    return f"Date: {formatdate(second, usegmt=True)}\r\nServer: i8relay\r\nX-Content-Type-Options: nosniff\r\n"
+    lines = {"Date": formatdate(second, usegmt=True), **STANDING}
+    return "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
 
 class Nowhere:

@@ -12,7 +12,6 @@ __all__ = ["Ample", "Recorder", "Room", "Shared", "replay"]
 
 LASTING = frozenset(
     {
-        "cache-control",
         "x-accel-buffering",
         "x-relay-dropped",
         "x-relay-model",

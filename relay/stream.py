@@ -432,7 +432,7 @@ class Delivery:
             course.answered()
         self.timer.cancel()
         self.opened = True
-        headers = {**self.call.headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        headers = {**self.call.headers, "X-Accel-Buffering": "no"}
         if self.call.check is not None:
             headers["x-relay-tool-arguments"] = "see-usage"
         if self.early and (

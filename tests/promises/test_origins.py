@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from relay.errors import CallerError
 from relay.origins import Origins, preflight
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import FakeUpstream, chat_answer, chat_stream
+from tests.promises.ways import answers, ways
 from tests.promises.wire import post, wire
 
 ANSWERED = [
@@ -235,3 +237,57 @@ async def test_a_host_in_the_target_counts(relay: Running) -> None:
         ):
             connection.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert (await connection.answer()).status == status
+
+
+SAFE = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+@pytest.mark.promise("D-03")
+async def test_no_answer_is_a_page(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = answers
+    relay = await start(openai_config(upstream) + '    [server]\n    origins = ["https://chat.example"]\n')
+    key = f"Host: localhost\r\nAuthorization: Bearer {relay.key}\r\n"
+    lines = {
+        "GET /healthz": (200, f"GET /healthz HTTP/1.1\r\n{key}\r\n"),
+        "GET /readyz": (200, f"GET /readyz HTTP/1.1\r\n{key}\r\n"),
+        "models": (200, f"GET /v1/models HTTP/1.1\r\n{key}\r\n"),
+        "a model": (200, f"GET /v1/models/m HTTP/1.1\r\n{key}\r\n"),
+        "no such model": (404, f"GET /v1/models/x HTTP/1.1\r\n{key}\r\n"),
+        "nothing there": (404, f"GET /<script> HTTP/1.1\r\n{key}\r\n"),
+        "no key": (401, "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        "a method": (405, f"GET /v1/chat/completions HTTP/1.1\r\n{key}\r\n"),
+        "no HTTP": (400, f"GET /healthz HTTP/1.1\r\n{key}Content-Length: x\r\n\r\n"),
+        "a foreign host": (421, "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+        "a foreign page": (403, f"GET /healthz HTTP/1.1\r\n{key}Origin: https://evil.example\r\n\r\n"),
+        "a browser that asks": (
+            204,
+            f"OPTIONS /v1/models HTTP/1.1\r\n{key}Origin: https://chat.example\r\n"
+            "Access-Control-Request-Method: GET\r\n\r\n",
+        ),
+        "an allowed page": (200, f"GET /v1/models HTTP/1.1\r\n{key}Origin: https://chat.example\r\n\r\n"),
+        "HEAD": (405, f"HEAD /v1/chat/completions HTTP/1.1\r\n{key}\r\n"),
+    }
+    for what, (status, request) in lines.items():
+        async with wire(relay) as connection:
+            connection.send(request.encode())
+            said = await connection.answer(request.partition(" ")[0])
+        assert said.status == status, (what, said)
+        assert {name: said.headers.get(name) for name in SAFE} == SAFE, what
+        assert said.headers.get("content-type", "application/json").startswith("application/json"), what
+        assert "set-cookie" not in said.headers
+    # Twice: through aiohttp's application, and in the lane.
+    for way in [*ways(relay.relay.plugins), *ways(relay.relay.plugins)]:
+        head = f"POST {way.path} HTTP/1.1\r\n{key}Content-Type: application/json\r\n"
+        body = json.dumps(way.body)
+        async with wire(relay) as connection:
+            connection.send(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+            got = (await connection.rest()).partition(b"\r\n\r\n")[0].decode().split("\r\n")
+        assert " 200 " in got[0]
+        headers = [line.partition(": ") for line in got[1:]]
+        for name, value in SAFE.items():
+            assert [one for key_, _, one in headers if key_.lower() == name] == [value], (str(way), name)
