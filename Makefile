@@ -4,6 +4,8 @@
 # make clients  install the real clients that some tests run: 1.4 GB beside the repository, with npm
 # make lint types docs check
 # make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
+# make dist   the wheel and the source archive: the same bytes for the same commit
+# make lock   write requirements.lock anew; make locked installs it in an environment of its own and starts the relay
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
 # make bench-pairs  what a call costs from each dialect to each: two minutes
 # make bench-guard  fails if a call costs a tenth more than is written down; counts, and needs no quiet machine
@@ -14,7 +16,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 TRAFFIC ?=
 
-.PHONY: clients run demo test lint types docs format check conformance bench bench-pairs bench-guard bench-features clean
+.PHONY: dist lock locked clients run demo test lint types docs format check conformance bench bench-pairs bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -53,6 +55,25 @@ check: lint types docs test
 conformance: $(VENV)/.test
 	@$(BIN)/python tests/replay/conformance.py $(TRAFFIC) $(ARGS)
 
+dist: $(VENV)/.test
+	@$(BIN)/python .ci/dist.py $(ARGS)
+
+lock: $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+	@sed -n '1,/^$$/{/^#/p}' requirements.lock >$(VENV)/lock.head
+	@$(BIN)/uv --quiet pip compile --universal --generate-hashes --python-version 3.11 --extra uvloop --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-find-links setup.cfg -o $(VENV)/lock.body
+	@cat $(VENV)/lock.head $(VENV)/lock.body >requirements.lock
+
+locked:
+	@rm -rf $(VENV)-locked
+	@$(PYTHON) -m venv $(VENV)-locked
+	@$(VENV)-locked/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --only-binary :all: -r requirements.lock
+	@$(VENV)-locked/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+	@$(VENV)-locked/bin/python -m pip check
+	@$(VENV)-locked/bin/relay plugins
+
 bench: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
@@ -66,7 +87,7 @@ bench-features: $(VENV)/.bench
 	@$(BIN)/python benchmarks/features.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-locked build dist *.egg-info benchmarks/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
