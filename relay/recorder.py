@@ -110,9 +110,9 @@ class Recorder(Outlet):
         self._size += len(data)
         self._parts.append(data)
 
-    def write(self, *pieces: bytes) -> None:
-        """As they are; no part of an answer."""
-        self._inner.write(*pieces)
+    def write(self, data: bytes) -> None:
+        """As it is; no part of an answer."""
+        self._inner.write(data)
 
     def answer(
         self, headers: Mapping[str, str], content_type: str, body: bytes, request_id: str, status: int = 200
