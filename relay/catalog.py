@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -21,7 +22,11 @@ from relay.settings import ModelSettings, PriceSettings, Settings, TargetSetting
 
 __all__ = ["Catalog", "load_plugins", "read_catalog"]
 
-EXAMPLE_KEYS = frozenset({"changeme", "your-api-key", "sk-...", "xxx", "todo"})
+EXAMPLE_KEYS = re.compile(
+    r"(?i)<.*>|\$\w+|.*(\.\.\.|\u2026)|(\W|x){3,}|(\w+-)*x{3,}|(your|my)[-_ ](\w+[-_ ])*(key|token|secret)([-_ ]here)?"
+    r"|(change|replace)[-_ ]?(me|this)|todo|placeholder"
+)
+"""What examples have in a key's place. Words that servers without keys like to see, as in `none`, are not among it."""
 
 
 @dataclass(slots=True)
@@ -157,7 +162,7 @@ class _Builder:
 
     def keys(self, path: tuple[str, ...], row: UpstreamSettings, first: Secret | None) -> list[Secret]:
         """All of an upstream's keys. With `api_keys` alone the known host's variable is not looked at."""
-        keys = [first] if first is not None and (row.api_key or not row.api_keys) else []
+        keys = [first] if first is not None and (row.api_key is not None or not row.api_keys) else []
         for index, text in enumerate(row.api_keys):
             key = Secret(text.strip())
             if self.is_no_key(text):
@@ -171,7 +176,8 @@ class _Builder:
     @staticmethod
     def is_no_key(text: str) -> bool:
         """Whether what stands in a key's place cannot be one."""
-        return not text.strip() or text.strip().lower() in EXAMPLE_KEYS
+        key = text.strip()
+        return not key or EXAMPLE_KEYS.fullmatch(key) is not None
 
     def base(self, path: tuple[str, ...], name: str, row: UpstreamSettings) -> Upstream | None:
         """Family, address and key: from the table, else from the known host."""
@@ -187,8 +193,8 @@ class _Builder:
             have = ", ".join(sorted(self.plugins.families))
             self.wrong((*path, "family"), f"no plugin serves a family {row.family!r}; there are: {have}")
             return None
-        key = row.api_key.strip()
-        if row.api_key and self.is_no_key(row.api_key):
+        key = (row.api_key or "").strip()
+        if row.api_key is not None and self.is_no_key(row.api_key):
             self.wrong((*path, "api_key"), "is blank or a placeholder")
         if known is not None:
             family, host = known

@@ -113,10 +113,13 @@ class _Reader:
             return "$"
         if is_file:
             try:
-                return FilePath(name).expanduser().read_text(encoding="utf-8").strip()
+                found = FilePath(name).expanduser().read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError):
                 self.wrong(path, f"the file {name!r} cannot be read")
                 return ""
+            if not found:
+                self.wrong(path, f"the file {name!r} is empty")
+            return found
         found = self.environ.get(name) or default
         if found is None:
             self.wrong(path, f"the environment variable {name} is not set")

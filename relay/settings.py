@@ -175,7 +175,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True):
     """The known host that this is, if the table's name does not say so already."""
     base_url: str = ""
     """Its address, as far as the family's own paths begin. A known host brings its own."""
-    api_key: str = ""
+    api_key: str | None = None
     """Its credential. A known host's usual environment variable is used if there is none here."""
     api_keys: list[str] = field(default_factory=list)
     """More credentials: calls take turns with them, and one that is refused or over its limits is left alone."""

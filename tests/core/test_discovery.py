@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -231,6 +233,44 @@ async def test_what_cannot_be_a_key_is_told_with_its_place() -> None:
         "upstreams.groq.api_keys[1]: is blank or a placeholder",
         "upstreams.groq.api_keys[2]: is blank or a placeholder",
     ]
+
+
+EXAMPLES = (
+    *("", " ", "\t\n", "\u3000"),
+    *("changeme", "CHANGE_ME", "replace-this", "todo", "placeholder", "<your key>", "$GROQ_API_KEY", "***", "xxx"),
+    *("sk-...", "gsk_abc\u2026", "sk-xxxxxxxx", "sk-proj-XXXX", "your-api-key", "YOUR_GROQ_API_KEY_HERE", "my_token"),
+)
+DUMMIES = ("k", "sk-1", "none", "EMPTY", "ollama", "token-abc123", "sk-xxq", "mykey", "example")
+"""What servers that need no key are told, and what only looks like an example."""
+
+
+def placed(where: str, text: str, folder: Path) -> tuple[str, dict[str, str]]:
+    """A configuration in which this stands in a key's place, and its variables."""
+    file = folder / "key"
+    file.write_text(text)
+    quoted = json.dumps(text).replace("$", "$$")
+    line = {
+        "text": f"api_key = {quoted}",
+        "list": f"api_keys = [{quoted}]",
+        "variable": 'api_key = "${KEY}"',
+        "default": 'api_key = "${NO_SUCH:-' + text.replace("\n", " ").replace("\t", " ") + '}"',
+        "file": f'api_key = "${{file:{file}}}"',
+    }[where]
+    return f'{ALONE}[upstreams.up]\nfamily = "openai"\nbase_url = "http://127.0.0.1:1/v1"\n{line}\n', {"KEY": text}
+
+
+@pytest.mark.promise("A-04")
+@pytest.mark.parametrize("where", ["text", "list", "variable", "default", "file"])
+async def test_what_is_no_key_is_refused_by_name_wherever_it_comes_from(tmp_path: Path, where: str) -> None:
+    for text in EXAMPLES:
+        problem, *more = await problems(*placed(where, text, tmp_path))
+        assert problem.startswith("line 8: upstreams.up.api_key"), (text, problem)
+        assert problem.endswith(("is blank or a placeholder", "is not set", "/key' is empty"))
+        assert not text.strip() or text not in problem.removesuffix("placeholder"), "it is not repeated"
+        assert more == [] or not text.strip()
+    for text in DUMMIES:
+        (upstream,) = (await catalog(*placed(where, text, tmp_path))).upstreams
+        assert upstream.api_key == Secret(text)
 
 
 async def test_a_table_without_a_target_is_told() -> None:
