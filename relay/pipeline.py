@@ -15,7 +15,7 @@ from relay.counting import count_tokens
 from relay.dialect import Head
 from relay.dispatch import Course
 from relay.embedding import EmbeddingAttempt
-from relay.errors import NoSuchOperation, NotAllowed, OutOfBudget, RateLimited, RelayError, UpstreamError
+from relay.errors import NoKey, NoSuchOperation, NotAllowed, OutOfBudget, RateLimited, RelayError, UpstreamError
 from relay.family import Target
 from relay.limits import Limits, Scope
 from relay.outlet import Outlet
@@ -94,13 +94,23 @@ class Pipeline:
         while True:
             try:
                 await self.relay.lines.wait(
-                    scope, call.key.id, lambda: self._reserve(call, model), model.queue, model.queue_seconds
+                    scope, call.key.id, lambda: self._turn(call, model), model.queue, model.queue_seconds
                 )
             except NotOpen:
                 # A day, or a month, has begun meanwhile.
                 await self.relay.open_account(call.key.id, call.at)
             else:
                 return
+
+    def _turn(self, call: Call, model: PublicModel) -> None:
+        """Take the share of a call that has waited, and whose key may have ended or changed meanwhile."""
+        key = self.relay.store.ring.latest(call.key)
+        if key is None:
+            raise NoKey("the API key is unknown, expired or revoked")
+        call.key = key
+        if not key.allows(model.id):
+            raise not_for(model)
+        self._reserve(call, model)
 
     def admit(self, call: Call) -> PublicModel:
         """The model that is asked for. Raises NoSuchModel, or NotAllowed if it is not for this key."""
@@ -109,7 +119,7 @@ class Pipeline:
         model = call.model = self.relay.router.resolve(call.head.model)
         if not call.key.allows(model.id):
             call.model = None
-            raise NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
+            raise not_for(model)
         return model
 
     def reserve(self, call: Call, model: PublicModel) -> None:
@@ -272,6 +282,11 @@ class Pipeline:
         if own is not None:
             limits = Limits(own.rpm or 0, own.tpm or 0, own.concurrency or 0)
             yield Scope("key's model", (key.id, model.id), limits)
+
+
+def not_for(model: PublicModel) -> NotAllowed:
+    """The refusal of a model that a key may not use."""
+    return NotAllowed(f"this key may not use the model {model.id!r}", code="model_not_allowed", param="model")
 
 
 def _shown(target: Target | None) -> str:

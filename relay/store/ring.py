@@ -113,6 +113,12 @@ class KeyRing:
             self._misses.move_to_end(mark)
         return None if found is None else self._judge(found)
 
+    def latest(self, key: Key) -> Key | None:
+        """What a key is by now; None if it has ended. One that memory has no room for is taken as it was."""
+        for mark in self._digests.get(key.id, ()):
+            key = self._hits[mark][0]
+        return key if key.live(self._clock()) else None
+
     def _judge(self, found: tuple[Key, bool]) -> Key | None:
         key, old = found
         now = self._clock()

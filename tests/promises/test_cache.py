@@ -171,6 +171,7 @@ async def test_another_question_is_asked(start: Start, upstream: FakeUpstream, w
     assert len(upstream.seen) == 2
 
 
+@pytest.mark.promise("A-13")
 @pytest.mark.promise("L-12")
 @pytest.mark.parametrize("shared", [False, True])
 async def test_answers_belong_to_their_key_unless_they_are_shared(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import logging
+import math
 import random
+import re
+import string
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +21,8 @@ from relay.throttle import Throttle, neighbourhood
 from tests.flow.conftest import Start, openai_config
 from tests.flow.fake import FakeUpstream, Seen, Step, chat_answer, chat_chunk, http, stream
 from tests.promises.courses import PLANES
-from tests.promises.wire import post, wire
+from tests.promises.ways import served
+from tests.promises.wire import Wire, post, wire
 
 STRANGE = [
     "' OR 1=1--",
@@ -47,6 +55,18 @@ STRANGE = [
     "@p",
     "$1",
     "sk-relay-",
+    "x' OR digest IS NOT NULL--",
+    "') OR ('1'='1",
+    "1; PRAGMA writable_schema=1",
+    "1; ATTACH DATABASE '/tmp/x' AS x",
+    "sk-relay-\udcff\udcfe",
+    "\udc80",
+    "\u202esk-relay-",
+    "sk-relay-\u200b",
+    "%00",
+    "sk-relay-%c0%80",
+    "GLOB *",
+    "sk-relay-" + "\u00e9" * 900,
 ]
 HEADERS = ("Authorization: Bearer {}", "x-api-key: {}", "api-key: {}", "x-goog-api-key: {}")
 
@@ -97,6 +117,45 @@ async def test_no_spelling_of_a_key_is_more_than_a_wrong_key(start: Start, upstr
     for secret in STRANGE:
         if len(secret) > 4:
             assert secret.lower() not in asked
+
+
+ID = re.compile(rb"req_[0-9a-f]+")
+
+
+@pytest.mark.promise("A-01")
+@pytest.mark.promise("A-15")
+async def test_on_every_route_it_is_the_answer_that_an_unknown_key_gets(start: Start, upstream: FakeUpstream) -> None:
+    relay = await start(openai_config(upstream) + "    [server]\n    wrong_keys_per_minute = 0\n")
+    database = relay.relay.store.ring._reader
+
+    async def kept() -> list[Any]:
+        tables = await database.fetch("SELECT name, sql FROM sqlite_master ORDER BY name")
+        names = [name for name, sql in tables if str(sql).startswith("CREATE TABLE")]
+        return [tables, *[await database.fetch(f"SELECT COUNT(*) FROM {name}") for name in names]]
+
+    async def ask(connection: Wire, method: str, path: str, secret: str, header: str) -> tuple[int, bytes]:
+        line = header.format(secret).encode("utf-8", "surrogateescape")
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n".encode()
+        connection.send(head + line + b"\r\nContent-Length: 0\r\n\r\n")
+        said = await connection.answer(method)
+        return said.status, ID.sub(b"", said.body)
+
+    before = await kept()
+    routes = [(method, path) for method, path in served(relay.server.app) if path not in ("/healthz", "/readyz")]
+    assert len(routes) > 30
+    assert len(STRANGE) > 40
+    for method, path in (*routes, ("GET", "/nowhere"), ("PATCH", "/v1/chat/completions")):
+        async with wire(relay) as connection:
+            # Where clients of several APIs ask, the header says whose envelope it is.
+            unknown = [await ask(connection, method, path, "sk-relay-nobody-has-this", header) for header in HEADERS]
+            status = {"/nowhere": 404}.get(path, 405 if method == "PATCH" else 401)
+            assert {said for said, _ in unknown} == {status}, (method, path)
+            for number, secret in enumerate(STRANGE):
+                place = number % len(HEADERS)
+                said = await ask(connection, method, path, secret, HEADERS[place])
+                assert said == unknown[place], (method, path, secret)
+    assert await kept() == before
+    assert upstream.seen == []
 
 
 @pytest.mark.promise("A-10")
@@ -206,8 +265,79 @@ def test_no_window_lets_more_through_than_allowed() -> None:
             assert inside <= allowance + allowance * width / 60 + 1
 
 
+SECRETS = {"token", "secret", "api_key", "password", "credential"}
+COMPARED = {
+    ("relay/store/keys.py", "' ' in token"): "of a key that is imported",
+    ("relay/testing/translation.py", "self.vectors.secret in value"): "of a made up key, in a test",
+    ("relay/testing/translation.py", "self.vectors.secret not in sent.url"): "the same",
+}
+"""Where secrets are compared as such, and why that tells nobody anything."""
+
+
 @pytest.mark.promise("A-16")
-def test_secrets_are_compared_by_their_hashes_only() -> None:
+def test_no_line_compares_secrets_but_by_their_hashes() -> None:
+    root = Path(__file__).parents[2]
+    found = set()
+    for file in sorted((root / "relay").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Compare) or all(isinstance(one, ast.Is | ast.IsNot) for one in node.ops):
+                continue
+            sides = [node.left, *node.comparators]
+            names = {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in sides}
+            if names & SECRETS:
+                found.add((str(file.relative_to(root)), ast.unparse(node)))
+    assert found == set(COMPARED)
+
+
+def rank_sum(one: Sequence[float], other: Sequence[float]) -> float:
+    """How likely it is that such a difference is chance: the test of Mann and Whitney, for many values."""
+    ranked = sorted([(value, 0) for value in one] + [(value, 1) for value in other])
+    n, m = len(one), len(other)
+    ranks = 0.0
+    for begin, end in runs([value for value, _ in ranked]):
+        ranks += sum(1 for _, side in ranked[begin:end] if side == 0) * (begin + end + 1) / 2
+    spread = math.sqrt(n * m * (n + m + 1) / 12)
+    return math.erfc(abs(ranks - n * (n + m + 1) / 2) / spread / math.sqrt(2))
+
+
+def runs(values: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Where equal values begin and end."""
+    begin = 0
+    for end in range(1, len(values) + 1):
+        if end == len(values) or values[end] != values[begin]:
+            yield begin, end
+            begin = end
+
+
+@pytest.mark.promise("A-16")
+async def test_a_guess_that_begins_like_a_key_takes_as_long_as_any(start: Start) -> None:
+    assert rank_sum(range(500), range(20, 520)) < 0.05, "a shift that it does see"
+    assert rank_sum(range(0, 1000, 2), range(1, 1000, 2)) > 0.5
+    relay = await start()
+    ring = relay.relay.store.ring
+    assert (await ring.lookup(relay.key)) is not None
+    chance = random.Random(5)
+
+    def rest(length: int) -> str:
+        return "".join(chance.choices(string.ascii_letters, k=length))
+
+    async def measured() -> float:
+        size = len(relay.key)
+        guesses = [(near, relay.key[: size - 4] + rest(4) if near else rest(size)) for near in (False, True) * 1500]
+        chance.shuffle(guesses)
+        taken: dict[bool, list[float]] = {False: [], True: []}
+        for near, guess in guesses:
+            began = time.perf_counter_ns()
+            assert await ring.lookup(guess) is None
+            taken[near].append(time.perf_counter_ns() - began)
+        return rank_sum(taken[False], taken[True])
+
+    # By chance one of a hundred is below a hundredth; three of three is one of a million.
+    assert max([await measured() for _ in range(3)]) > 0.01
+
+
+@pytest.mark.promise("A-16")
+def test_secrets_are_looked_up_by_their_hashes_only() -> None:
     one, other = digest("sk-relay-a"), digest("sk-relay-b")
     assert len(one) == len(other) == 32
     assert one != other

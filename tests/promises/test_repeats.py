@@ -90,6 +90,7 @@ async def test_another_request_under_the_same_name_is_refused(start: Start, upst
     assert len(upstream.seen) == 1
 
 
+@pytest.mark.promise("A-13")
 @pytest.mark.promise("L-17")
 async def test_names_belong_to_their_key(start: Start, upstream: FakeUpstream) -> None:
     upstream.answer = lambda seen: chat_answer(seen.json["messages"][0]["content"])

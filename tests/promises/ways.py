@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import web
+
 from relay.manager import Plugins
 from tests.flow.conftest import Running
 from tests.flow.fake import Seen, Step, chat_answer, chat_stream, http
@@ -30,6 +32,9 @@ BODIES: Mapping[str, Mapping[str, Any]] = {
 }
 """A good request of each dialect; where the path's last word says what is asked, one for each."""
 PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
+NAMED = re.compile(r"\{(\w+)\}")
+WORDS = {"collection": "models", "stream": "streamGenerateContent", "batch": "batchEmbedContents"}
+"""What parameters stand for, where it is not a model's name or an id."""
 ASKED = ("generate", "embeddings", "count_tokens")
 
 
@@ -67,6 +72,14 @@ def ways(plugins: Plugins, *operations: str) -> Iterator[Way]:
                 yield Way(name, route.operation, path, {**body, "stream": True})
             elif "stream" in path:
                 yield Way(name, route.operation, f"{path}?alt=sse", body)
+
+
+def served(app: web.Application) -> Iterator[tuple[str, str]]:
+    """The method and a path of each route that there is, whatever it is for."""
+    for route in app.router.routes():
+        if route.resource is not None:
+            path = route.resource.canonical
+            yield route.method, NAMED.sub(lambda match: WORDS.get(match[1], "m"), path)
 
 
 def answers(seen: Seen) -> list[Step]:
