@@ -1,18 +1,21 @@
 """Tool schemas: is a definition one, and do a model's arguments fit it?
 
 Schemas come from callers, so nothing in them may cost more than time in proportion to their size: regular expressions
-run in linear time, references are resolved inside the schema only (never over the network or from files), and the
-validators that were built are kept in a bounded cache.
+run in linear time and are bounded in size and number, references are resolved inside the schema only (never over the
+network or from files), what would be checked again and again is not checked at all, and the validators that were built
+are kept in a bounded cache.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from relay.effort import Demand
 from relay.errors import BadParameter
 from relay.ir import Tool, ToolCall
 from relay.kit import loads
@@ -23,13 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["ArgumentCheck", "check_definitions"]
 
 MAX_SCHEMA_BYTES = 1024 * 1024
-CACHED_VALIDATORS = 512
+MAX_WEIGHT = 1024 * 1024
+"""Of all schemas of a call together: their bytes, and for what takes longer than its bytes as many more. Read in less
+than half a second, once for each schema."""
+TOOL_WEIGHT, REFERENCE_WEIGHT, PATTERN_WEIGHT = 64, 200, 4000
 NAME_LENGTH = 128
+PATTERN_BYTES = 256 * 1024
+"""Size of a regular expression once it is compiled, and of what it remembers."""
+KEPT_BYTES = 64 * 1024 * 1024
+"""Memory for checkers that were built, and one of them takes up to this many times its schema's bytes:"""
+GROWTH = 64
+BACKTRACKS = 10_000
+"""Steps of an expression that needs the engine which tries."""
 
 
 def check_definitions(tools: Sequence[tuple[str, Tool]]) -> None:
     """Refuse definitions that no model could be given. Raises BadParameter with the path of the fault."""
     seen: set[str] = set()
+    weight = 0
     for path, tool in tools:
         place = path.rsplit(".", 1)[0]
         if not tool.name or len(tool.name) > NAME_LENGTH:
@@ -38,7 +52,13 @@ def check_definitions(tools: Sequence[tuple[str, Tool]]) -> None:
             raise BadParameter(f"two tools are named {tool.name!r}", param=f"{place}.name")
         seen.add(tool.name)
         if tool.parameters is not None:
-            _validator(_canonical(tool.parameters, path), path)
+            text = _canonical(tool.parameters, path)
+            weight += len(text) + TOOL_WEIGHT + text.count(b'"$ref"') * REFERENCE_WEIGHT
+            if b'"pattern' in text:
+                weight += patterns_of(tool.parameters) * PATTERN_WEIGHT
+            if weight > MAX_WEIGHT:
+                raise BadParameter("the schemas of the tools are too large together", param=path)
+            _checker(text, path)
 
 
 class ArgumentCheck:
@@ -66,8 +86,10 @@ class ArgumentCheck:
             return f"the arguments of {call.name!r} are not a JSON object"
         if tool.parameters is None:
             return None
-        validator = _validator(_canonical(tool.parameters, path), path)
-        for error in validator.iter_errors(arguments):
+        checker = _checker(_canonical(tool.parameters, path), path)
+        if checker.demand.too_much(arguments, len(call.arguments)):
+            return f"the arguments of {call.name!r} cannot be checked: their schema makes that too much work"
+        for error in checker.validator.iter_errors(arguments):
             return (
                 f"the arguments of {call.name!r} do not fit its schema at {_place(error.instance_path)}: {_why(error)}"
             )
@@ -88,30 +110,92 @@ def _canonical(schema: Mapping[str, Any], path: str) -> bytes:
     return text
 
 
-def _validator(schema: bytes, path: str) -> jsonschema_rs.Validator:
-    built = _build(schema)
+def patterns_of(schema: object) -> int:
+    """How many regular expressions there are, at most."""
+    count, parts = 0, [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            count += isinstance(part.get("pattern"), str)
+            several = part.get("patternProperties")
+            count += len(several) if isinstance(several, Mapping) else 0
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """A schema, ready to be used."""
+
+    validator: jsonschema_rs.Validator
+    demand: Demand
+
+
+class Checkers:
+    """Those that were built, by their schemas; for what is no schema, the reason. The one used last is the last."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._built: OrderedDict[bytes, tuple[Checker | str, int]] = OrderedDict()
+        self.size = 0
+        """Bytes that they take, at most."""
+
+    def __len__(self) -> int:
+        return len(self._built)
+
+    def get(self, schema: bytes) -> Checker | str:
+        """The checker of a schema, or what is wrong with it."""
+        found = self._built.get(schema)
+        if found is None:
+            found = _build(schema)
+            if found[1] > self._most:
+                return found[0]
+            self._built[schema] = found
+            self.size += found[1]
+            while self.size > self._most:
+                _, (_, size) = self._built.popitem(last=False)
+                self.size -= size
+        else:
+            self._built.move_to_end(schema)
+        return found[0]
+
+
+CHECKERS = Checkers(KEPT_BYTES)
+
+
+def _checker(schema: bytes, path: str) -> Checker:
+    built = CHECKERS.get(schema)
     if isinstance(built, str):
         raise BadParameter(f"not a valid JSON Schema: {built}", param=path)
     return built
 
 
-@lru_cache(maxsize=CACHED_VALIDATORS)
-def _build(schema: bytes) -> jsonschema_rs.Validator | str:
-    """A validator, or what is wrong with the schema. Imported late: 4 MB that only callers with tools need."""
+def _build(schema: bytes) -> tuple[Checker | str, int]:
+    """A checker, or what is wrong with the schema; and the bytes that it takes, at most."""
+    value = orjson.loads(schema)
+    made = _validator(value)
+    if isinstance(made, str):
+        return made, len(schema) + len(made)
+    return Checker(made, Demand(value, schema)), len(schema) * GROWTH + patterns_of(value) * PATTERN_BYTES
+
+
+def _validator(value: Any) -> jsonschema_rs.Validator | str:
+    # Imported late: 4 MB that only callers with tools need.
     import jsonschema_rs
 
-    value = orjson.loads(schema)
+    straight = jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
     try:
-        return jsonschema_rs.validator_for(value, offline=True, pattern_options=jsonschema_rs.RegexOptions())
+        return jsonschema_rs.validator_for(value, offline=True, pattern_options=straight)
     except jsonschema_rs.ValidationError as error:
         linear = _why(error)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         return _short(str(error))
+    # Look-around needs the engine that tries; its number of steps is bounded.
+    trying = jsonschema_rs.FancyRegexOptions(BACKTRACKS, PATTERN_BYTES, PATTERN_BYTES)
     try:
-        # Look-around needs the backtracking engine; its number of steps is bounded.
-        return jsonschema_rs.validator_for(
-            value, offline=True, pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000)
-        )
+        return jsonschema_rs.validator_for(value, offline=True, pattern_options=trying)
     except (jsonschema_rs.ValidationError, ValueError, jsonschema_rs.ReferencingError):
         return linear
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 # Also what helps the tests says what was otherwise, and does so without asserts, too.
-pytest.register_assert_rewrite(*(f"tests.{folder.name}" for folder in Path(__file__).parent.iterdir() if folder.is_dir()))
+pytest.register_assert_rewrite(
+    *(f"tests.{folder.name}" for folder in Path(__file__).parent.iterdir() if folder.is_dir())
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
