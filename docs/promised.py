@@ -70,7 +70,7 @@ CATALOGUE: Mapping[str, str] = {
     "H-06": "JSON that is none, too deep or too odd is a clear 400",
     "H-07": "what is made up from the schema of the routes gets no 5xx, and its refusals are in the dialect's envelope",
     "H-08": "every refusal is JSON in the envelope, and echoes nothing",
-    "H-09": "tools and their arguments are checked within bounds of time, memory and stack, and the fault is named by its path",
+    "H-09": "tools and arguments are checked within bounds of time, memory and stack; a fault is named by its path",
     "H-10": "nothing in a request chooses where the relay connects, or with which key",
     "H-11": "and that on every route",
     "H-12": "upstream connections lead to no address that nobody configured",

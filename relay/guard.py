@@ -53,7 +53,9 @@ PRIVATE = tuple(
     for text in (
         *("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"),
         *("192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
-        *("fc00::/7", "fec0::/10", "2001:db8::/32"),
+        *("fc00::/7", "fec0::/10", "2001:db8::/32", "3fff::/20"),
+        # Relays to other networks that are no more, and what names something else than a place.
+        *("192.88.99.0/24", "5f00::/16", "2001:10::/28", "2001:20::/28"),
     )
 )
 """Where only those upstreams are that say so."""
@@ -112,8 +114,15 @@ def _inside(address: Address) -> Address:
     if address.teredo is not None:
         return address.teredo[1]
     value = int(address)
-    # 64:ff9b::/96 and 64:ff9b:1::/48 are translated by NAT64; ::/96 is how compatible addresses once were written.
-    if value >> 32 == 0x64FF9B << 64 or value >> 80 == 0x64FF9B0001 or (value >> 32 == 0 and value > 1):
+    high = value >> 32
+    # 64:ff9b::/96 and 64:ff9b:1::/48 are translated by NAT64, and ::ffff:0:0:0/96 by its forerunner; ::/96 is how
+    # compatible addresses once were written; and in any network 5efe stands before the address of a tunnel's end.
+    if (
+        high in (0x64FF9B << 64, 0xFFFF0000)
+        or value >> 80 == 0x64FF9B0001
+        or (high == 0 and value > 1)
+        or high & 0xFDFFFFFF == 0x5EFE
+    ):
         return ipaddress.IPv4Address(value & 0xFFFFFFFF)
     return address
 

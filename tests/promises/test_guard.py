@@ -45,6 +45,14 @@ NOWHERE = [
     "2002:a9fe:a9fe::",
     "2002:a9fe:a9fe::1",
     "::169.254.169.254",
+    "::ffff:0:169.254.169.254",
+    "2606:4700::5efe:a9fe:a9fe",
+    "2606:4700::200:5efe:a9fe:a9fe",
+    "::ffff:100.100.100.200",
+    "64:ff9b::6464:64c8",
+    "169.254.255.254",
+    "ff0e::1",
+    "100::1",
     "2001:0:4136:e378:8000:63bf:5601:5601",
 ]
 """Forbidden for every name, also for those that may be private. The last one is Teredo's spelling of the first."""
@@ -75,6 +83,18 @@ WITHIN = [
     "2002:7f00:1::",
     "2002:c0a8:101::1",
     "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "::ffff:0:7f00:1",
+    "2606:4700::5efe:10.0.0.1",
+    "0:0:0:0:0:0:0:1",
+    "64:ff9b::c0a8:101",
+    "192.88.99.1",
+    "192.0.0.170",
+    "198.19.255.255",
+    "3fff::1",
+    "5f00::1",
+    "2001:10::1",
+    "2001:20::1",
     "2001:0:4136:e378:8000:63bf:80ff:fffe",
 ]
 """Only for those that say so."""
@@ -91,6 +111,11 @@ OUTSIDE = [
     "2606:4700::1111",
     "::ffff:8.8.8.8",
     "64:ff9b::808:808",
+    "::ffff:0:8.8.8.8",
+    "2606:4700::5efe:808:808",
+    "2001:4860:4860::8888",
+    "3ffe::1",
+    "4000::1",
 ]
 
 
@@ -102,7 +127,7 @@ def test_every_spelling_of_an_address_is_judged_by_where_it_leads() -> None:
     assert [text for text in WITHIN if verdict(text, NAMED) is None] == []
     assert [text for text in WITHIN if verdict(text, PRIVATE) is not None] == []
     assert [text for text in OUTSIDE if verdict(text, NAMED) is not None] == []
-    assert len(NOWHERE + WITHIN) > 50
+    assert len({*NOWHERE, *WITHIN}) > 70
     for text in ("", "127.1", "0x7f.1", "2130706433", "localhost", "\uff11\uff12\uff17.0.0.1"):
         assert verdict(text, PRIVATE) is not None, "a resolver gives none of these"
 
