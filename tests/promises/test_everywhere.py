@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import pytest
 
 from relay.budget import Spent
 from relay.store.keys import Limits
 from tests.flow.conftest import Running, Start, openai_config
-from tests.flow.fake import FakeUpstream
+from tests.flow.fake import FakeUpstream, Seen, Step, http
 from tests.promises.ways import Way, answers, go, refusal, ways
-from tests.promises.wire import wire
+from tests.promises.wire import until, wire
 
 TINY = 1
 KEYS: Mapping[str, dict[str, Any]] = {
@@ -115,6 +116,47 @@ async def test_no_kind_of_call_may_have_a_body_over_the_limit(start: Start, upst
                 connection.send(b"10000\r\n" + b" " * 2**16 + b"\r\n")
             connection.send(b"0\r\n\r\n")
             assert (await connection.answer()).status == 413
+    assert upstream.seen == []
+
+
+COURSES: Mapping[str, Callable[[Seen], Sequence[Step]]] = {
+    "well": answers,
+    "refused": lambda seen: http({"error": {"message": "no"}}, 400),
+    "failed": lambda seen: http({"error": {"message": "no"}}, 500),
+    "no JSON": lambda seen: http(b"<html>"),
+    "nothing": lambda seen: ["fin"],
+    "cut": lambda seen: [*answers(seen)[0:1], "rst"],
+}
+
+
+@pytest.mark.promise("L-06")
+async def test_every_kind_of_call_gives_its_place_back_however_it_ends(start: Start, upstream: FakeUpstream) -> None:
+    once = "    [routing]\n    max_attempts = 1\n    max_cool_down_seconds = 0\n"
+    relay = await start(openai_config(upstream) + once, key={"concurrency": 1})
+    for name, course in COURSES.items():
+        upstream.answer = course
+        for way in ways(relay.relay.plugins):
+            try:
+                said = await go(relay, way)
+            except aiohttp.ClientError:
+                assert name == "cut"
+            else:
+                assert said.status != 429, (str(way), name, said)
+                if name != "cut" and way.operation not in UNCOUNTED:
+                    assert (said.status == 200) is (name == "well"), (str(way), name, said)
+            await until(lambda: relay.relay.limiter.running() == 0)
+
+
+@pytest.mark.promise("H-01")
+async def test_no_kind_of_call_waits_for_the_body_of_one_without_a_key(start: Start, upstream: FakeUpstream) -> None:
+    relay = await start(openai_config(upstream) + "    [server]\n    wrong_keys_per_minute = 0\n")
+    for way in ways(relay.relay.plugins):
+        for lines in ("", "Authorization: Bearer sk-relay-nobody-has-this-key\r\n", "Expect: 100-continue\r\n"):
+            async with wire(relay) as connection:
+                head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2**30}\r\n{lines}\r\n"
+                connection.send(head.encode() + b'{"model":')
+                said = await connection.answer()
+                assert (said.status, said.headers["connection"]) == (401, "close"), str(way)
     assert upstream.seen == []
 
 

@@ -234,6 +234,31 @@ GUARDS: Mapping[str, Guard] = {
         "pass",
         "promises/test_slow.py::test_whoever_says_nothing_or_drips_its_head_is_let_go",
     ),
+    "keys that end while they wait": Guard(
+        "pipeline:Pipeline._turn",
+        "self.relay.store.ring.latest(call.key)",
+        "call.key",
+        "promises/test_rights.py::test_what_was_let_in_goes_on_and_what_waits_is_judged_again"
+        "[revoked-/v1/chat/completions]",
+    ),
+    "schemas without end": Guard(
+        "schemas:ArgumentCheck.fault",
+        "checker.demand.too_much(arguments, len(call.arguments))",
+        "False",
+        "core/test_effort.py::test_what_would_take_for_ever_or_all_memory_is_not_begun[itself]",
+    ),
+    "schemas that are too much together": Guard(
+        "schemas:check_definitions",
+        "weight > MAX_WEIGHT",
+        "False",
+        "core/test_effort.py::test_no_definition_takes_long_to_read",
+    ),
+    "what stands for a key in examples": Guard(
+        "catalog:_Builder.is_no_key",
+        "EXAMPLE_KEYS.fullmatch(key) is not None",
+        "False",
+        "core/test_discovery.py::test_what_is_no_key_is_refused_by_name_wherever_it_comes_from[text]",
+    ),
     "clients that take nothing": Guard(
         "gate:Gate._look",
         "transport.abort()",

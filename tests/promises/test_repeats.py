@@ -13,6 +13,7 @@ from relay.store import repeats as table
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
 from tests.promises.test_budgets import again
+from tests.promises.ways import answers, go, ways
 from tests.promises.wire import until
 
 PLAIN_HEADERS = ("content-type", "x-relay-upstream", "x-relay-model")
@@ -59,6 +60,24 @@ async def test_the_same_request_gets_the_same_answer_also_after_a_restart(
     # Two processes wrote them, so their order says nothing.
     assert sorted((row.usage_source, row.cost) for row in rows) == [("cache", 0)] * 3 + [("provider", 17_000)]
     assert {row.outcome for row in rows} == {"ok"}
+
+
+@pytest.mark.promise("L-17")
+async def test_in_every_way_that_a_call_can_come_it_is_carried_out_once(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = answers
+    relay = await start(config(upstream))
+    for number, way in enumerate(ways(relay.relay.plugins, "generate", "embeddings")):
+        said = []
+        for _ in range(2):
+            said.append(await go(relay, way, headers={"Idempotency-Key": f"name-{number}"}))
+            await kept(relay)
+        first, second = said
+        assert (first.status, second.status, second.body) == (200, 200, first.body), str(way)
+        assert "idempotent-replayed" not in first.headers
+        assert second.headers["idempotent-replayed"] == "true", str(way)
+        assert second.headers["content-type"] == first.headers["content-type"]
+        assert len(upstream.seen) == number + 1, str(way)
+    assert len(upstream.seen) > 20
 
 
 @pytest.mark.promise("L-17")
