@@ -8,11 +8,12 @@ from typing import Any
 
 import orjson
 
-from relay.errors import BadParameter
+from relay.errors import BadParameter, PluginError, RelayError
 from relay.fields import boolean, word
 
-__all__ = ["MAX_NAME", "check_bounds", "check_model", "read_body", "read_model", "read_object", "read_stream"]
+__all__ = ["MAX_NAME", "check_bounds", "check_model", "deep", "read_body", "read_model", "read_object", "read_stream"]
 
+DEEP = "the body is nested too deeply"
 LONG = 4096
 """Bytes of a body that is searched."""
 BOM = b"\xef\xbb\xbf"
@@ -78,7 +79,7 @@ def check_bounds(raw: bytes, data: Mapping[str, Any], names: Set[str]) -> None:
     try:
         json.loads(raw, object_pairs_hook=_untwinned)
     except RecursionError:
-        raise BadParameter("the body is nested too deeply") from None
+        raise BadParameter(DEEP) from None
 
 
 def _untwinned(pairs: list[tuple[str, Any]]) -> None:
@@ -91,6 +92,22 @@ def _refuse_spellings(data: Mapping[str, Any], names: Set[str]) -> None:
         meant = name.casefold()
         if name not in names and meant in names:
             raise BadParameter(f"the body spells {meant} in another way, which upstreams may read", param=meant)
+
+
+def deep(raw: bytes, error: BaseException) -> BadParameter | None:
+    """The refusal that is due in place of an error if it came of a body that is nested more deeply than can be written.
+
+    Asked only once something has failed: to look at every body for it would cost more than it is worth.
+    """
+    if isinstance(error, RelayError) and not isinstance(error, PluginError):
+        return None
+    try:
+        orjson.dumps(orjson.loads(raw))
+    except orjson.JSONEncodeError:
+        return BadParameter(DEEP)
+    except orjson.JSONDecodeError:
+        pass
+    return None
 
 
 def _reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
@@ -113,7 +130,7 @@ def _refuse_twins(raw: bytes) -> None:
     try:
         json.loads(raw, object_pairs_hook=note)
     except RecursionError:
-        raise BadParameter("the body is nested too deeply") from None
+        raise BadParameter(DEEP) from None
     if outermost.count("model") > 1:
         raise BadParameter("the body has more than one model", param="model")
 

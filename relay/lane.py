@@ -20,6 +20,7 @@ from aiohttp.http import RawRequestMessage
 from multidict import istr
 
 from relay.attempt import MAX_ERROR, Attempt
+from relay.body import deep
 from relay.call import Call
 from relay.dialect import Dialect
 from relay.dispatch import Course
@@ -294,10 +295,22 @@ class Passage:
             if delivery is not None and delivery.opened:
                 delivery.fail(error)
             else:
-                self._refuse(error)
+                if isinstance(error, UpstreamError) and self._elsewhere(error):
+                    return
+                self._refuse(self._told(error))
         else:
-            log.error("request %s failed", call.id, exc_info=error)
-            self._refuse(InternalError(f"internal error; the log has it under {call.id}"))
+            self._refuse(self._told(error))
+        self._end()
+
+    def _told(self, error: BaseException) -> RelayError:
+        """What the client is told of an error before it has anything of an answer."""
+        call = self.call
+        if call.head is not None and call.count is None and (refusal := deep(call.head.raw, error)) is not None:
+            return refusal
+        if isinstance(error, RelayError):
+            return error
+        log.error("request %s failed", call.id, exc_info=error)
+        return InternalError(f"internal error; the log has it under {call.id}")
 
     def _refuse(self, error: RelayError) -> None:
         """Answer with an error; in a stream that had begun, end it."""
@@ -359,15 +372,12 @@ class Passage:
         call = self.call
         try:
             await self.relay.pipeline.tries(call, self.outlet, course, attempt)
-        except RelayError as error:
-            self._refuse(error)
         except asyncio.CancelledError:
             self._cancelled()
         except ConnectionError:
             call.left()
-        except Exception:
-            log.exception("request %s failed", call.id)
-            self._refuse(InternalError(f"internal error; the log has it under {call.id}"))
+        except Exception as error:
+            self._refuse(self._told(error))
         finally:
             self._end()
 

@@ -274,9 +274,17 @@ def _only(hook: pluggy.HookCaller) -> tuple[Callable[..., Any], tuple[str, ...]]
     return implementations[0].function, tuple(implementations[0].argnames)
 
 
+NESTED = "Recursion limit reached"
+"""What orjson says of values that it does not write."""
+
+
 def failed(plugin: str, what: str, error: Exception) -> PluginError:
     """Log what plugin code raised, and the error that takes its place: it names the plugin and tells nothing else."""
-    log.error("plugin %s failed in %s", plugin, what, exc_info=error)
+    # What is nested too deeply came from outside, and its traceback is a thousand times the same line.
+    nested = isinstance(error, RecursionError) or str(error) == NESTED
+    log.error(
+        "plugin %s failed in %s%s", plugin, what, f": {error}" if nested else "", exc_info=None if nested else error
+    )
     return PluginError(plugin, f"failed in {what} ({type(error).__name__})")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
+from relay.body import deep
 from relay.call import Call
 from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
@@ -90,6 +91,7 @@ class CallView:
 
     async def _answer(self, request: web.Request, call: Call, outlet: Outlet) -> web.StreamResponse:
         relay, dialect = self.relay, self.dialect
+        raw: bytes | None = None
         try:
             relay.crowd.enter()
             raw = self._at_hand(request)
@@ -101,7 +103,7 @@ class CallView:
             except RelayError:
                 raise
             except Exception as error:
-                raise failed(f"dialect {dialect.name}", "peek", error) from error
+                raise deep(raw, error) or failed(f"dialect {dialect.name}", "peek", error) from error
             name = request.headers.get(HEADER)
             if name is None or self.operation == "count_tokens":
                 await relay.pipeline.run(call, outlet)
@@ -109,8 +111,11 @@ class CallView:
                 await relay.repeater.run(call, outlet, name, request.path_qs, raw)
             return Written(outlet)
         except RelayError as error:
-            call.failed(error)
-            raise
+            refusal = None if raw is None or call.count is not None else deep(raw, error)
+            call.failed(refusal or error)
+            if refusal is None:
+                raise
+            raise refusal from error
         except asyncio.CancelledError:
             reason, task = request.get(STOPPED), asyncio.current_task()
             if reason is None or task is None:
@@ -129,9 +134,12 @@ class CallView:
             too_large = TooLarge(f"the request body is over {relay.settings.server.max_body_mb} MiB")
             call.failed(too_large)
             raise too_large from None
-        except Exception:
-            call.failed(InternalError("internal error"))
-            raise
+        except Exception as error:
+            refusal = None if raw is None or call.count is not None else deep(raw, error)
+            call.failed(refusal or InternalError("internal error"))
+            if refusal is None:
+                raise
+            raise refusal from error
         finally:
             relay.finish(call)
 
