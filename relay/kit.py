@@ -51,6 +51,7 @@ __all__ = [
     "parse_data_url",
     "plain_message",
     "retry_after",
+    "rewritten",
     "splice_model",
     "sse_frame",
     "table",
@@ -369,6 +370,8 @@ def estimate_tokens(text: str) -> int:
     return int(0.72 * wide + (length - wide) / 4) + 1
 
 
+MOST_TRIED = 16 * 1024 * 1024
+"""Bytes of bodies that are read again to find a place in one."""
 _MODEL = re.compile(rb'"model"(\s*:\s*)"(?:[^"\\]|\\.)*"')
 
 
@@ -382,11 +385,29 @@ def splice_model(raw: bytes, data: Mapping[str, Any], model: str) -> bytes:
         return raw
     wanted = {**data, "model": model}
     name = dumps(model)
-    for match in _MODEL.finditer(raw):
+    for number, match in enumerate(_MODEL.finditer(raw), 1):
         candidate = raw[: match.start()] + b'"model"' + match[1] + name + raw[match.end() :]
         if orjson.loads(candidate) == wanted:
             return candidate
-    # The key itself is written with escapes, or is missing: nothing to keep byte for byte then.
+        if number * len(raw) > MOST_TRIED:
+            break
+    # As below.
+    return dumps(wanted)
+
+
+def rewritten(candidates: Iterable[bytes], wanted: Mapping[str, Any]) -> bytes:
+    """The first of these bodies that reads as it should, so that every byte stays that may; else it is written anew.
+
+    That is so where a key is written with escapes, and where so many places look like the right one that to try them
+    all would take too long.
+    """
+    tried = 0
+    for candidate in candidates:
+        if orjson.loads(candidate) == wanted:
+            return candidate
+        tried += len(candidate)
+        if tried > MOST_TRIED:
+            break
     return dumps(wanted)
 
 

@@ -7,13 +7,13 @@ that the caller did not expect; the rest of both bodies stays as it was, byte fo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 
 from relay import Forward, Head, Target
-from relay.kit import EVENT_END, SseDecoder, WholeEvents, dumps
+from relay.kit import EVENT_END, SseDecoder, WholeEvents, rewritten
 
 __all__ = ["UsageFilter", "WholeEvents", "ask_for_usage", "asks_for_usage", "metered"]
 
@@ -41,11 +41,7 @@ def ask_for_usage(raw: bytes, data: Mapping[str, Any]) -> bytes:
         return raw[:place] + _ASKED + b"," + raw[place:]
     old = data["stream_options"]
     wanted = {**data, "stream_options": {**(old if isinstance(old, dict) else {}), "include_usage": True}}
-    for candidate in _candidates(raw):
-        if orjson.loads(candidate) == wanted:
-            return candidate
-    # Spelled with escapes, or not an object: nothing to keep byte for byte then.
-    return dumps(wanted)
+    return rewritten(_candidates(raw), wanted)
 
 
 def metered(body: bytes, head: Head, target: Target) -> Forward:
@@ -56,19 +52,19 @@ def metered(body: bytes, head: Head, target: Target) -> Forward:
     return Forward(ask_for_usage(body, data), UsageFilter())
 
 
-def _candidates(raw: bytes) -> list[bytes]:
-    found = [raw[: match.start()] + match[1] + b"true" + raw[match.end() :] for match in _FLAG.finditer(raw)]
+def _candidates(raw: bytes) -> Iterator[bytes]:
+    for match in _FLAG.finditer(raw):
+        yield raw[: match.start()] + match[1] + b"true" + raw[match.end() :]
     for match in _HOLDER.finditer(raw):
         if match[2] is None:
             place = match.end()
-            found.append(raw[:place] + b'"include_usage":true,' + raw[place:])
+            yield raw[:place] + b'"include_usage":true,' + raw[place:]
         else:
             head = b'"stream_options"' + match[1]
-            found.append(raw[: match.start()] + head + b'{"include_usage":true}' + raw[match.end() :])
+            yield raw[: match.start()] + head + b'{"include_usage":true}' + raw[match.end() :]
     for match in _NULL.finditer(raw):
         head = b'"stream_options"' + match[1]
-        found.append(raw[: match.start()] + head + b'{"include_usage":true}' + raw[match.end() :])
-    return found
+        yield raw[: match.start()] + head + b'{"include_usage":true}' + raw[match.end() :]
 
 
 _COUNTS = b'"usage"'

@@ -209,10 +209,15 @@ LONG: Mapping[str, Mapping[str, Any]] = {
             for n in range(10_000)
         ]
     },
+    "100,000 other models": {"metadata": [{"model": "x"}] * 100_000},
+    "100,000 other wishes": {"metadata": [{"stream_options": None, "include_usage": False}] * 100_000},
     "a hundred thousand choices": {
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {"enum": list(range(100_000))}}}]
     },
 }
+
+
+LAST: Mapping[str, Any] = {"stream": True, "stream_options": {}, "model": "m"}
 
 
 @pytest.mark.promise("H-09")
@@ -224,7 +229,8 @@ async def test_long_lists_hold_nobody_up(start: Start, upstream: FakeUpstream, t
         config = config.replace('"openai"', '"anthropic"').replace("/v1", "")
     relay = await start(config)
     for name, fields in LONG.items():
-        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}).encode()
+        # What is looked for in the body's text comes last.
+        body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], **fields, **LAST}).encode()
         way = next(way for way in ways(relay.relay.plugins) if way.dialect == "openai-chat")
         began = time.monotonic()
         async with watched(3.0):
