@@ -390,7 +390,8 @@ def begun(guard: Guard | None, tests: Sequence[str], log: Path) -> int:
             taken_out(guard)
         # What was there before is not looked through again and again.
         gc.freeze()
-        options = ["-q", "-x", "--tb=line", "--rootdir", str(ROOT), "--timeout", "4"]
+        # Folders of its own: those that all runs share are cleared away by whichever run is over first.
+        options = ["-q", "-x", "--tb=line", "--rootdir", str(ROOT), "--timeout", "4", f"--basetemp={log}.files"]
         for plugin in ("cacheprovider", "unraisableexception", "threadexception", "hypothesispytest", "anyio"):
             options += ["-p", f"no:{plugin}"]
         status = int(pytest.main([*options, *(f"{ROOT}/tests/{test}" for test in tests)]))
