@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.manager import Plugins
 from relay.testing import FamilySuite
 from tests.conformance.vectors import (
     CHAT,
+    CONVERSE,
     DEMO,
     GEMINI,
     MESSAGES,
@@ -92,6 +94,17 @@ class TestGeminiThatPassesThrough(FamilySuite):
     vectors = replace(GEMINI, dialect="gemini")
 
 
+class TestConverse(FamilySuite):
+    family = "bedrock"
+    vectors = CONVERSE
+
+
+class TestConverseSigned(FamilySuite):
+    family = "bedrock"
+    vectors = replace(CONVERSE, secret="AKIAOFTHESUITE:secret-of-the-suite-0123456789")
+    shown = "AKIAOFTHESUITE"
+
+
 class TestDemo(FamilySuite):
     family = "demo"
     vectors = DEMO
@@ -102,3 +115,15 @@ class TestLocal(FamilySuite):
     family = "local"
     vectors = replace(CHAT, secret="")
     own_way = "the model is a process of the relay's own"
+
+
+def test_every_built_in_family_is_here() -> None:
+    held = {
+        suite.family
+        for suite in globals().values()
+        if isinstance(suite, type)
+        and issubclass(suite, FamilySuite)
+        and suite is not FamilySuite
+        and suite is not Paged
+    }
+    assert held >= set(Plugins.load().families)

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from relay.testing import Refusal, ToolCallVector, Vectors
+from tests.providers.bedrock.wire import streamed as converse_stream
 
-__all__ = ["CHAT", "DEMO", "GEMINI", "MESSAGES", "OLLAMA", "PARROT", "RESPONSES"]
+__all__ = ["CHAT", "CONVERSE", "DEMO", "GEMINI", "MESSAGES", "OLLAMA", "PARROT", "RESPONSES"]
 
 ARGUMENTS = {"place": "Rome", "days": 3}
 SPELLED = '{"place": "Rome", "days": 3}'
@@ -281,6 +282,39 @@ GEMINI = Vectors(
         name="weather",
         arguments=ARGUMENTS,
     ),
+)
+
+
+# Converse.
+
+
+def converse(content: Any, reason: str) -> bytes:
+    return body(
+        {"output": {"message": {"role": "assistant", "content": content}}, "stopReason": reason, "usage": SPENT}
+    )
+
+
+SPENT = {"inputTokens": 11, "outputTokens": 3, "totalTokens": 14}
+TOOL_WANTED = [{"toolUse": {"toolUseId": "call-1", "name": "weather", "input": ARGUMENTS}}]
+CONVERSE = Vectors(
+    stream=converse_stream([{"text": "Hello there"}], "end_turn", usage=SPENT),
+    answer=converse([{"text": "Hello there"}], "end_turn"),
+    text="Hello there",
+    input_tokens=11,
+    output_tokens=3,
+    refusals=(
+        Refusal(400, body({"message": "too hot", "__type": "ValidationException"}), "too hot", 400),
+        Refusal(429, body({"message": "slow down", "__type": "ThrottlingException"}), "slow down", 429),
+        Refusal(503, body({"message": "Overloaded"}), "Overloaded", 503),
+    ),
+    tool=ToolCallVector(
+        stream=converse_stream(TOOL_WANTED, "tool_use", usage=SPENT),
+        answer=converse(TOOL_WANTED, "tool_use"),
+        name="weather",
+        arguments=ARGUMENTS,
+    ),
+    stream_type="application/vnd.amazon.eventstream",
+    options={"region": "us-east-1"},
 )
 
 

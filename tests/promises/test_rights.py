@@ -51,6 +51,7 @@ FAMILIES: Mapping[str, tuple[str, str, str]] = {
     "openai": ("/v1", "authorization", "Bearer sk-CANARY-upstream-key"),
     "anthropic": ("", "x-api-key", "sk-CANARY-upstream-key"),
     "gemini": ("/v1beta", "x-goog-api-key", "sk-CANARY-upstream-key"),
+    "bedrock": ("", "authorization", "Bearer sk-CANARY-upstream-key"),
 }
 """Where each one's addresses begin, and how it shows its key."""
 ALWAYS = {"accept", "accept-encoding", "content-length", "content-type", "host", "user-agent"}
