@@ -295,12 +295,9 @@ class Passage:
             if delivery is not None and delivery.opened:
                 delivery.fail(error)
             else:
-                if isinstance(error, UpstreamError) and self._elsewhere(error):
-                    return
                 self._refuse(self._told(error))
         else:
             self._refuse(self._told(error))
-        self._end()
 
     def _told(self, error: BaseException) -> RelayError:
         """What the client is told of an error before it has anything of an answer."""

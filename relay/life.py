@@ -34,8 +34,12 @@ class Life:
         self._failed: float | None = None
         self.lost_lines: Callable[[], int] = int
         """How many lines of the log nobody read in time."""
-        self.stalls: Mapping[str, int] = {}
-        """How often each plugin held up the event loop."""
+        self.in_place: Callable[[], bool] = lambda: True
+        """Whether the database that is open is still the one that its path leads to."""
+        self.restarts: Callable[[], Mapping[str, int]] = dict
+        """What of the work beside the calls has failed and begun again, and how often."""
+        self.stalls: Callable[[], Mapping[str, int]] = dict
+        """How often, and for how long at most, the event loop was held up."""
 
     def loaded(self) -> None:
         """A new configuration is in force."""
@@ -50,9 +54,15 @@ class Life:
         config = {"loaded_at": _shown(self._loaded)}
         if self._failed is not None:
             config["refused_at"] = _shown(self._failed)
-        status = "stopping" if self.stopping else "ready"
-        told = {"status": status, "config": config, "log_lines_lost": self.lost_lines()}
-        return {**told, "loop_stalls": dict(self.stalls)} if self.stalls else told
+        status = "stopping" if self.stopping else "overloaded" if self.full() else "ready"
+        return {
+            "status": status,
+            "config": config,
+            "log_lines_lost": self.lost_lines(),
+            "database": "in place" if self.in_place() else "gone",
+            "restarts": dict(self.restarts()),
+            "loop": {"stalls": 0, "longest_ms": 0, **self.stalls()},
+        }
 
 
 def _shown(moment: float) -> str:

@@ -357,11 +357,6 @@ class Plugins:
         plugins.bind()
         return plugins
 
-    def modules(self) -> set[str]:
-        """Where the plugins' code is, by the first part of each module's name."""
-        found = (getattr(plugin, "__name__", type(plugin).__module__) for plugin in self.manager.get_plugins())
-        return {name.partition(".")[0] for name in found}
-
     def add(self, name: str, bring: Callable[[], object] | object, source: str = "given") -> PluginRecord:
         """Import and register one plugin. What goes wrong stands in the record's `error`."""
         record = PluginRecord(name, source)

@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "effort errors ir outbox paths retry secret settings table toml version store.writer watchdog",
+        "effort errors ir lasting outbox paths retry secret settings stalls table toml version",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "crowd life throttle config envelope events family fields limits outlet pricing seal"
         " store.database store.words store.writer",

@@ -178,7 +178,6 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
     from relay.manager import Contradiction
     from relay.stalls import Stalls
     from relay.store import StoreError
-    from relay.watchdog import Watchdog
 
     if not safe():
         fail("aiohttp is here without its compiled parser, and the other one is not fit for this: install its wheel")
@@ -196,8 +195,10 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         await relay.close()
         fail(str(error))
     relay.life.lost_lines = lambda: logs.lost
-    watchdog = Watchdog(relay.plugins.modules())
-    relay.life.stalls = watchdog.stalls
+    stalls = Stalls(relay.plugins.modules)
+    relay.life.stalls = stalls.tell
+    restarts = relay.life.restarts
+    relay.life.restarts = lambda: {**restarts(), **({"log": logs.restarts} if logs.restarts else {})}
     lifetime = Lifetime(relay, start.read, Notifier(None if place is None else {}))
     if place is not None and place.reloaded:
         # It takes the place of one that had reloaded since the start.
@@ -233,7 +234,7 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         lifetime.listen((signal.SIGTERM,))
         asyncio.get_running_loop().add_reader(place.parent, lifetime.stop)
         place.ready()
-    watchdog.start()
+    stalls.start()
     await lifetime.over()
     stalls.stop()
     if place is not None:
@@ -243,7 +244,6 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         with contextlib.suppress(asyncio.CancelledError):
             await greeting
     await lifetime.end(site, runner)
-    watchdog.stop()
     return 0
 
 

@@ -136,8 +136,8 @@ class FakeUpstream:
         finally:
             if not watch.done():
                 watch.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watch
+                # To await it would take an end of ours for one of its.
+                await asyncio.wait([watch])
 
     async def _happens(self, event: asyncio.Event, watch: asyncio.Task[bytes]) -> bool:
         """Whether the peer left before it happened."""

@@ -252,7 +252,7 @@ class Reader:
     def _content(self, event: Mapping[str, Any], shell: type[Text] | type[Refusal], out: list[Event]) -> _Open:
         """The part of a message that a delta belongs to."""
         item = self._item(event, "message", out)
-        place = _name(event.get("content_index"))
+        place = _key(event.get("content_index"))
         part = item.contents.get(place)
         if part is None:
             part = item.contents[place] = self._start(shell(""), out)
@@ -365,11 +365,11 @@ def _place(event: Mapping[str, Any]) -> int | str | None:
     if type(place) is int:
         return place
     item = event.get("item")
-    return _name(event.get("item_id", item.get("id") if isinstance(item, dict) else None))
+    return _key(event.get("item_id", item.get("id") if isinstance(item, dict) else None))
 
 
-def _name(value: Any) -> Any:
-    """A number or a word; None for what is neither."""
+def _key(value: Any) -> int | str | None:
+    """What tells things apart; None if it is nothing that could."""
     return value if isinstance(value, int | str) else None
 
 
