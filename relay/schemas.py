@@ -31,11 +31,16 @@ MAX_WEIGHT = 1024 * 1024
 than half a second, once for each schema."""
 TOOL_WEIGHT, REFERENCE_WEIGHT, PATTERN_WEIGHT = 64, 200, 4000
 NAME_LENGTH = 128
-PATTERN_BYTES = 256 * 1024
-"""Size of a regular expression once it is compiled, and of what it remembers."""
+PATTERN_SIZES = tuple(size * 1024 for size in (32, 256, 1024, 4096))
+"""Bytes of a regular expression once it is compiled, and of what it remembers. The smallest that will do is taken: most
+need little, but `^[\\s\\S]{0,300}$`, which Claude Code sends, is larger than 256 KiB."""
+PATTERNS_BYTES = 16 * 1024 * 1024
+"""Bytes of all regular expressions of a schema. To compile them takes four milliseconds for each MiB."""
 KEPT_BYTES = 64 * 1024 * 1024
 """Memory for checkers that were built, and one of them takes up to this many times its schema's bytes:"""
 GROWTH = 64
+NO_REGEX = 'is not a "regex"'
+"""What is said of an expression that is none, or is too large."""
 BACKTRACKS = 10_000
 """Steps of an expression that needs the engine which tries."""
 
@@ -43,7 +48,7 @@ BACKTRACKS = 10_000
 def check_definitions(tools: Sequence[tuple[str, Tool]]) -> None:
     """Refuse definitions that no model could be given. Raises BadParameter with the path of the fault."""
     seen: set[str] = set()
-    weight = 0
+    weight = size = 0
     for path, tool in tools:
         place = path.rsplit(".", 1)[0]
         if not tool.name or len(tool.name) > NAME_LENGTH:
@@ -56,9 +61,10 @@ def check_definitions(tools: Sequence[tuple[str, Tool]]) -> None:
             weight += len(text) + TOOL_WEIGHT + text.count(b'"$ref"') * REFERENCE_WEIGHT
             if b'"pattern' in text:
                 weight += patterns_of(tool.parameters) * PATTERN_WEIGHT
-            if weight > MAX_WEIGHT:
+            if weight <= MAX_WEIGHT:
+                size += _checker(text, path).size
+            if weight > MAX_WEIGHT or size > KEPT_BYTES:
                 raise BadParameter("the schemas of the tools are too large together", param=path)
-            _checker(text, path)
 
 
 class ArgumentCheck:
@@ -131,6 +137,8 @@ class Checker:
 
     validator: jsonschema_rs.Validator
     demand: Demand
+    size: int
+    """Bytes that it takes, at most."""
 
 
 class Checkers:
@@ -175,17 +183,24 @@ def _checker(schema: bytes, path: str) -> Checker:
 def _build(schema: bytes) -> tuple[Checker | str, int]:
     """A checker, or what is wrong with the schema; and the bytes that it takes, at most."""
     value = orjson.loads(schema)
-    made = _validator(value)
-    if isinstance(made, str):
-        return made, len(schema) + len(made)
-    return Checker(made, Demand(value, schema)), len(schema) * GROWTH + patterns_of(value) * PATTERN_BYTES
+    patterns = patterns_of(value)
+    made = ""
+    for size in PATTERN_SIZES:
+        if made and (NO_REGEX not in made or patterns * size > PATTERNS_BYTES):
+            break
+        built = _validator(value, size)
+        if not isinstance(built, str):
+            total = len(schema) * GROWTH + patterns * size
+            return Checker(built, Demand(value, schema), total), total
+        made = built
+    return made, len(schema) + len(made)
 
 
-def _validator(value: Any) -> jsonschema_rs.Validator | str:
+def _validator(value: Any, size: int) -> jsonschema_rs.Validator | str:
     # Imported late: 4 MB that only callers with tools need.
     import jsonschema_rs
 
-    straight = jsonschema_rs.RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
+    straight = jsonschema_rs.RegexOptions(size_limit=size, dfa_size_limit=size)
     try:
         return jsonschema_rs.validator_for(value, offline=True, pattern_options=straight)
     except jsonschema_rs.ValidationError as error:
@@ -193,7 +208,7 @@ def _validator(value: Any) -> jsonschema_rs.Validator | str:
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         return _short(str(error))
     # Look-around needs the engine that tries; its number of steps is bounded.
-    trying = jsonschema_rs.FancyRegexOptions(BACKTRACKS, PATTERN_BYTES, PATTERN_BYTES)
+    trying = jsonschema_rs.FancyRegexOptions(BACKTRACKS, size, size)
     try:
         return jsonschema_rs.validator_for(value, offline=True, pattern_options=trying)
     except (jsonschema_rs.ValidationError, ValueError, jsonschema_rs.ReferencingError):

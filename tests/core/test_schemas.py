@@ -83,6 +83,15 @@ def test_regular_expressions_cannot_be_made_to_take_long(pattern: str) -> None:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.parametrize(
+    "pattern", [r"^[\s\S]{0,300}$", r"^[\s\S]{0,1000}$", r"^\p{L}{1,64}$", r"^(?!x)[\s\S]{0,300}$"]
+)
+def test_large_regular_expressions_as_agents_send_them_are_taken_and_checked(pattern: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    assert fault(schema, '{"a":"abc"}') is None
+    assert "$.a" in str(fault(schema, '{"a":"' + "x!" * 501 + '"}'))
+
+
 def test_a_schema_that_refers_to_itself_is_no_trap() -> None:
     loop = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}
     check_definitions([(PATH, Tool("weather", None, loop))])

@@ -178,6 +178,7 @@ async def test_what_is_no_json_is_a_clear_400_in_every_way(start: Start, upstrea
     assert upstream.seen == []
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("H-06")
 async def test_json_that_nobody_needs_is_answered_or_refused_and_holds_nobody_up(
     start: Start, upstream: FakeUpstream
@@ -220,6 +221,7 @@ LONG: Mapping[str, Mapping[str, Any]] = {
 LAST: Mapping[str, Any] = {"stream": True, "stream_options": {}, "model": "m"}
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("H-09")
 @pytest.mark.parametrize("target", ["native", "translated"])
 async def test_long_lists_hold_nobody_up(start: Start, upstream: FakeUpstream, target: str) -> None:

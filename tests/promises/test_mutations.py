@@ -171,7 +171,7 @@ GUARDS: Mapping[str, Guard] = {
         "app:Relay.finish",
         "call.reservation.settle(used, now)",
         "pass",
-        "promises/test_lines.py::test_a_place_is_given_on_however_the_call_before_ends[ok-model]",
+        "promises/test_waiting.py::test_a_place_is_given_on_however_the_call_before_ends[ok-model]",
     ),
     "room in a line": Guard(
         "lines:Line.join",

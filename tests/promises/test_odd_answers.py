@@ -19,6 +19,8 @@ ALLOWED = {
     "date",
     "server",
     "cache-control",
+    "content-security-policy",
+    "referrer-policy",
     "x-content-type-options",
     "x-accel-buffering",
     "x-request-id",

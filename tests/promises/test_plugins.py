@@ -337,12 +337,15 @@ async def test_a_plugin_that_does_not_let_itself_be_cancelled_holds_nobody_up(
     await asyncio.sleep(0.01)
 
 
+@pytest.mark.turns(5)
 @pytest.mark.promise("P-04")
 async def test_a_plugin_that_holds_up_everybody_is_counted_and_named(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     def slow(count: int, data: bytes) -> Any:
-        time.sleep(0.8)
+        until = time.monotonic() + 0.8
+        while time.monotonic() < until:
+            pass
         return words(count, data)
 
     relay = await serve(start, upstream, translate_stream=lambda: Decoder(at(2, slow), lambda: END))
