@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 RELAY = [sys.executable, "-m", "relay"]
 START_SECONDS = 30
 STOP_SECONDS = 40
+TRIES = 20
+"""How often the rows are looked for, each of which takes a third of a second."""
 
 
 def main() -> None:
@@ -70,10 +73,9 @@ def tour(server: subprocess.Popen[str], environment: dict[str, str]) -> None:
     expect(bool(answer.strip()), "the answer is empty")
 
     step("what was used? relay usage --by model")
+    rows = written(environment)
     print(indent(run(environment, "usage", "--by", "model")))
     print(indent(run(environment, "usage", "--last", "5")))
-    rows = json.loads(run(environment, "usage", "--last", "5", "--json"))
-    rows = [row for row in rows if row["operation"] == "generate"]
     expect(len(rows) == 1, f"there are {len(rows)} usage rows for one chat")
     row = rows[0]
     expect(row["outcome"] == "ok", f"the chat ended as {row['outcome']}")
@@ -81,6 +83,15 @@ def tour(server: subprocess.Popen[str], environment: dict[str, str]) -> None:
     expect(row["usage"]["input"] > 0 and row["usage"]["output"] > 0, "it counted no tokens")
     expect(row["cost_usd"] is not None, "it has no cost")
     print(f"  cost: ${row['cost_usd']} (a model of your own machine is free)")
+
+
+def written(environment: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of calls: they are written a few times a second, and this asks at once."""
+    for _ in range(TRIES):
+        rows = json.loads(run(environment, "usage", "--last", "5", "--json"))
+        if found := [row for row in rows if row["operation"] == "generate"]:
+            return found
+    return []
 
 
 def address(server: subprocess.Popen[str]) -> str:
