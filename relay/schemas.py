@@ -33,7 +33,7 @@ TOOL_WEIGHT, REFERENCE_WEIGHT, PATTERN_WEIGHT = 64, 200, 4000
 NAME_LENGTH = 128
 PATTERN_SIZES = tuple(size * 1024 for size in (32, 256, 1024, 4096))
 """Bytes of a regular expression once it is compiled, and of what it remembers. The smallest that will do is taken: most
-need little, but `^[\\s\\S]{0,300}$`, which Claude Code sends, is larger than 256 KiB."""
+need little, but `^[\\s\\S]{0,300}$`, which agents send, is larger than 256 KiB."""
 PATTERNS_BYTES = 16 * 1024 * 1024
 """Bytes of all regular expressions of a schema. To compile them takes four milliseconds for each MiB."""
 KEPT_BYTES = 64 * 1024 * 1024
