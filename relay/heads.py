@@ -37,11 +37,12 @@ def end_of(data: bytes) -> int:
 class KnownHead:
     """A request's head for the lane, and whose key is in it. Without its bytes it is good for one request only."""
 
-    __slots__ = ("after", "before", "chunked", "dialect", "headers", "keep_alive", "mark", "origins")
+    __slots__ = ("after", "before", "chunked", "dialect", "headers", "keep_alive", "mark", "origins", "place")
 
     def __init__(
         self,
         dialect: Dialect,
+        place: Mapping[str, str],
         headers: Mapping[str, str],
         mark: bytes,
         origins: Origins,
@@ -50,6 +51,8 @@ class KnownHead:
         keep_alive: bool,
     ) -> None:
         self.dialect = dialect
+        self.place = place
+        """The parameters of its path and query."""
         self.headers = headers
         self.mark = mark
         """The digest of the key."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import HttpVersion11
@@ -22,7 +20,6 @@ from multidict import istr
 from relay.attempt import MAX_ERROR, Attempt
 from relay.body import deep
 from relay.call import Call
-from relay.dialect import Dialect
 from relay.dispatch import Course
 from relay.envelope import new_request_id
 from relay.errors import InternalError, NoKey, RelayError, UpstreamError, UpstreamProtocol
@@ -33,6 +30,7 @@ from relay.http1 import Http1Transport
 from relay.life import Stopping
 from relay.middleware import error_headers
 from relay.outlet import Outlet
+from relay.routes import Routes
 from relay.routing import PublicModel
 from relay.store.keys import digest
 from relay.stream import DRAIN_SECONDS, Delivery
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane", "Passage", "Side"]
 
-NO_PLACE: Mapping[str, str] = MappingProxyType({})
 HOST = istr("Host")
 UNUSUAL = tuple(istr(name) for name in ("Content-Encoding", "Expect", "Idempotency-Key", "Origin", "Transfer-Encoding"))
 """Headers of requests that the lane does not take."""
@@ -68,12 +65,7 @@ class Lane:
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
-        self.routes: dict[str, Dialect] = {
-            route.path: dialect
-            for dialect in relay.plugins.dialects.values()
-            for route in dialect.routes
-            if route.method == "POST" and route.operation == "generate" and "{" not in route.path and not route.query
-        }
+        self.routes = Routes(relay.plugins.dialects.values())
         self.open = usable = isinstance(relay.transport, Http1Transport)
         """The other transport has no way without coroutines. Nor is anybody let in while the process is full."""
 
@@ -84,9 +76,10 @@ class Lane:
 
     def head(self, message: RawRequestMessage) -> KnownHead | None:
         """The head of a request for the lane; None if it is for the usual way."""
-        dialect, headers, origins = self.routes.get(message.path), message.headers, self.relay.origins
+        headers, origins = message.headers, self.relay.origins
+        route = self.routes.find(message.path)
         if (
-            dialect is None
+            route is None
             or not self.open
             or message.method != "POST"
             or message.upgrade
@@ -99,7 +92,8 @@ class Lane:
         except NoKey:
             return None
         chunked, keep_alive = message.version >= HttpVersion11, not message.should_close
-        return KnownHead(dialect, headers, mark, origins, chunked=chunked, keep_alive=keep_alive)
+        dialect, place = route
+        return KnownHead(dialect, place, headers, mark, origins, chunked=chunked, keep_alive=keep_alive)
 
     def enter(self, side: Side, head: KnownHead, raw: bytes) -> Passage | None:
         """Take a request that has its body; None, and nothing has happened, if that is for the usual way."""
@@ -112,7 +106,7 @@ class Lane:
         call = Call(new_request_id(at), key, "generate", started=relay.clock(), at=at)
         call.dialect = dialect
         try:
-            call.head = dialect.peek(raw, "generate", NO_PLACE, head.headers)
+            call.head = dialect.peek(raw, "generate", head.place, head.headers)
             model = relay.pipeline.admit(call)
             target = relay.dispatch.first(model, call.head.stream)
             if target is None or target.upstream.apart:

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "body connection dialect fold hookspecs guard lost origins policy proxies routing"
         " store.backup store.journal store.keys",
         # What translators are made of; how usage and keys are looked up.
-        "exchange heads health kit lines store.kept store.repeats store.ring store.spending store.usage",
+        "exchange heads health kit lines routes store.kept store.repeats store.ring store.spending store.usage",
         "shelf store.upkeep",
         # Plugins are loaded here: from here on the core has opinions, below it only has values.
         "client discovery http1 manager memory meter schemas store upstream",

@@ -41,7 +41,7 @@ class Parser:
 
 
 def known(head: bytes = HEAD) -> KnownHead:
-    found = KnownHead(OpenAIChat(), {}, b"mark", Origins("127.0.0.1", [], []), chunked=True, keep_alive=True)
+    found = KnownHead(OpenAIChat(), {}, {}, b"mark", Origins("127.0.0.1", [], []), chunked=True, keep_alive=True)
     found.learn(head)
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.streams import StreamReader
+from yarl import URL
 
 from relay import door, lane
 from relay.origins import Origins
@@ -105,6 +106,37 @@ async def test_a_plain_call_takes_the_lane_and_leaves_one_row(
     assert [row.outcome for row in rows] == ["ok", "ok"]
     assert rows[0].stream is streamed
     assert relay.relay.limiter.running() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "type_"),
+    [
+        ("generateContent", "application/json"),
+        ("streamGenerateContent?alt=sse", "text/event-stream"),
+        ("streamGenerateContent", "application/json"),
+    ],
+)
+async def test_a_call_whose_model_stands_in_the_path_takes_the_lane(
+    start: Start, upstream: FakeUpstream, taken: list[lane.Passage], path: str, type_: str
+) -> None:
+    upstream.answer = lambda seen: chat_stream() if seen.json.get("stream") else chat_answer()
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    before = len(taken)
+    body = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    headers = {"x-goog-api-key": relay.key}
+    async with relay.client.post(f"{relay.url}/v1beta/models/m:{path}", json=body, headers=headers) as response:
+        assert (response.status, response.content_type) == (200, type_)
+        assert b"Hello" in await response.read()
+    assert len(taken) == before + 1
+    assert taken[-1].task is None
+    # What is to be decoded first is left to those who know how.
+    odd = URL(f"{relay.url}/v1beta/models/%6D:{path}", encoded=True)
+    async with relay.client.post(odd, json=body, headers=headers) as response:
+        assert response.status == 200
+    assert len(taken) == before + 1
+    rows = await relay.rows()
+    assert [row.outcome for row in rows] == ["ok"] * 3
 
 
 @pytest.mark.promise("H-17")
