@@ -45,7 +45,7 @@ class Running:
     async def rows(self) -> list[UsageRow]:
         """All usage rows, newest first."""
         await self.relay.store.usage.flush()
-        return await self.relay.store.usage.rows(limit=100)
+        return await self.relay.store.usage.rows(limit=1000)
 
     async def row(self) -> UsageRow:
         """The only row."""
