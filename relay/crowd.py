@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -38,6 +37,9 @@ def measured() -> float:
 
 def tidied() -> None:
     """Give back what is free already, and only kept for the next time."""
+    # Imported late: a process that is never full does without it.
+    import ctypes
+
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

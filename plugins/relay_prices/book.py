@@ -124,7 +124,7 @@ class Book:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Read the file, or have it made in the background, so that nobody waits for it."""
-        if self._catalogue is not None or await asyncio.to_thread(self.read):
+        if self._catalogue is not None or self.read():
             yield
             return
         task = asyncio.create_task(self._make(), name="relay-prices")

@@ -111,6 +111,8 @@ def _run(start: Start, port: int | None = None, place: Place | None = None) -> i
 
 def _run_several(start: Start, count: int, *, per_process: bool) -> int:
     """Several processes of `_run`, if nothing speaks against it."""
+    from relay.crowd import tidied
+
     server = start.config.settings.server
     plugins = asyncio.run(_divisible(start.config, start.db, count, per_process=per_process))
     with contextlib.ExitStack() as stack:
@@ -119,7 +121,7 @@ def _run_several(start: Start, count: int, *, per_process: bool) -> int:
         except OSError as error:
             fail(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
         # What was built until here is the same for all: a collector that walks over it would copy it for each.
-        gc.collect()
+        tidied()
         gc.freeze()
         same = dataclasses.replace(start, plugins=plugins)
         stack.enter_context(logging_to(sys.stderr, server.log_level, thread=False))
@@ -174,6 +176,7 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
 
     from relay.app import RELAY, create_app
     from relay.config import ConfigError
+    from relay.crowd import tidied
     from relay.door import RelayRunner, safe
     from relay.manager import Contradiction
     from relay.stalls import Stalls
@@ -218,8 +221,9 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
     except StoreError as error:
         await runner.cleanup()
         fail(str(error))
-    # What was built until here lives as long as the process: the collector need not look at it again.
-    gc.collect()
+    # What was built until here lives as long as the process: the collector need not look at it again. What that took
+    # beside it, nearly a MiB, is given back.
+    tidied()
     gc.freeze()
     # What a call leaves behind has no cycles: looking for some after every 700 objects finds nothing, 9 times a call.
     gc.set_threshold(20_000, 20, 20)

@@ -315,7 +315,7 @@ class Database:
     async def open(cls, path: Path | str) -> Database:
         """Open, after `prepare`. Raises StoreError."""
         path = Path(path)
-        await asyncio.to_thread(prepare, path)
+        prepare(path)
         try:
             connection = await _connect(path)
             try:
