@@ -9,10 +9,12 @@ import platform
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,11 +154,17 @@ def command(folder: Path, way: str, port: int, missing: Sequence[str]) -> list[s
 class Count:
     """One relay, counted in one way."""
 
-    def __init__(self, folder: Path, way: str, process: asyncio.subprocess.Process, lockstep: Lockstep) -> None:
+    def __init__(
+        self, folder: Path, way: str, process: asyncio.subprocess.Process, lockstep: Lockstep, before: int
+    ) -> None:
         self.folder = folder
         self.way = way
         self.process = process
         self.lockstep = lockstep
+        self.before = before
+        """Rows that were there before the first call."""
+        self.asked = 0
+        """Calls so far, each of which leaves a row."""
 
     async def serving(self, port: int) -> None:
         """Wait until the relay listens."""
@@ -184,21 +192,30 @@ class Count:
             await asyncio.sleep(0.05)
         return found[-1]
 
+    async def do(self, work: Callable[[], Awaitable[None]], times: int) -> None:
+        """Work that makes a call, so many times, and the writing of their rows, which comes a moment later."""
+        for _ in range(times):
+            await work()
+        self.asked += times
+        began = time.monotonic()
+        with closing(sqlite3.connect(f"file:{self.folder}/relay.db?mode=ro", uri=True)) as database:
+            while database.execute("SELECT count(*) FROM usage").fetchone()[0] < self.before + self.asked:
+                if time.monotonic() - began > MARK_SECONDS:
+                    raise SystemExit(f"the relay does not write its rows ({self.way})")
+                await asyncio.sleep(0.05)
+
     async def each(self, work: Callable[[], Awaitable[None]], times: int, units: int) -> int:
         """What one unit costs of work that is done so many times and has so many units each time."""
         await self.mark()
-        for _ in range(times):
-            await work()
+        await self.do(work, times)
         return round(await self.mark() / times / units)
 
     async def all(self, models: Mapping[str, str]) -> dict[str, int]:
         """What a call and a piece of a stream cost, for each model, by the words that are to stand behind both."""
         lockstep = self.lockstep
         for model in models:
-            for _ in range(WARM_CALLS):
-                await lockstep.whole(model)
-            for _ in range(WARM_STREAMS):
-                await lockstep.stream(model, PIECES)
+            await self.do(functools.partial(lockstep.whole, model), WARM_CALLS)
+            await self.do(functools.partial(lockstep.stream, model, PIECES), WARM_STREAMS)
         found: dict[str, int] = {}
         for model, words in models.items():
             found[f"call{words}"] = await self.each(functools.partial(lockstep.whole, model), CALLS, 1)
@@ -230,7 +247,7 @@ async def counted(way: str, models: Mapping[str, str], variant: Variant = DEFAUL
                 *command(folder, way, port, variant.missing), cwd=name, env=environment, stdout=log, stderr=log
             )
             try:
-                count = Count(folder, way, process, lockstep)
+                count = Count(folder, way, process, lockstep, variant.rows)
                 await count.serving(port)
                 return await count.all(models)
             finally:

@@ -16,6 +16,7 @@ __all__ = ["MAX_NAME", "check_bounds", "check_model", "deep", "read_body", "read
 DEEP = "the body is nested too deeply"
 LONG = 4096
 """Bytes of a body that is searched."""
+BACKSLASH = 0x5C
 BOM = b"\xef\xbb\xbf"
 MODEL = frozenset({"model"})
 MAX_NAME = 256
@@ -31,12 +32,18 @@ def read_body(raw: bytes) -> dict[str, Any]:
     data = read_object(raw)
     if not "".join(data).islower():
         _refuse_spellings(data, MODEL)
-    # To write a long body again is faster than to search it twice, and one that comes out the same has no twins.
-    if len(raw) < LONG and raw.count(b'"model"') == 1 and b"\\u006" not in raw:
-        return data
-    if not _written_alike(raw, data):
+    # To write a long body again is faster than to search it, and one that comes out the same has no twins.
+    if (len(raw) < LONG or not _written_alike(raw, data)) and not _single(raw):
         _refuse_twins(raw)
     return data
+
+
+def _single(raw: bytes) -> bool:
+    """Whether what ends like the key `model` is there only once, and none of its letters is written with an escape.
+
+    Python searches for up to five bytes in half the time that it takes for six.
+    """
+    return raw.count(b'odel"') == 1 and (BACKSLASH not in raw or raw.find(b"u006") < 0)
 
 
 def _written_alike(raw: bytes, data: Mapping[str, Any]) -> bool:
@@ -120,8 +127,6 @@ def _reason(raw: bytes, error: orjson.JSONDecodeError) -> str:
 
 def _refuse_twins(raw: bytes) -> None:
     """Look at the keys of the outermost object, which is the last one that the parser completes."""
-    if raw.count(b'"model"') == 1 and b"\\u006" not in raw:
-        return
     outermost: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> None:

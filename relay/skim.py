@@ -32,6 +32,11 @@ TRIES = 4
 """Runs of events that are looked for in one piece before its events are taken one by one."""
 TEXT = re.compile(rb'[^"\\\n]*(?:\\.[^"\\\n]*)*')
 """What stands between the quotes of a JSON string."""
+TEXTS = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
+"""Several of them, a line each: no backslash is the last of its line."""
+LINE_END, QUOTE, BACKSLASH = b'\n"\\'
+"""As numbers: Python looks for a byte in bytes twice as fast as for bytes in bytes."""
+NOWHERE = 0, 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,11 @@ class Mould:
         return self.head.count(b"\n") + self.tail.count(b"\n")
 
     @cached_property
+    def place(self) -> tuple[int, int, int]:
+        """On which line of such an event its text is, where it begins there, and where it ends from the line's end."""
+        return self.head.count(b"\n"), len(self.head) - self.head.rfind(b"\n") - 1, -self.tail.index(b"\n")
+
+    @cached_property
     def marks(self) -> int:
         """Quotes of one such event."""
         return self.head.count(b'"') + self.tail.count(b'"')
@@ -92,12 +102,18 @@ class Mould:
     def text_of(self, chunk: bytes) -> int:
         """Bytes of text in a chunk of a chunked body, framing and all, that holds one such event. Else below 0."""
         start, begin, end = self.sizes.get(len(chunk)) or self._size(chunk)
-        if not chunk.startswith(start) or not chunk.endswith(self.end) or chunk.find(b"\n", begin, end) >= 0:
+        if not chunk.startswith(start) or not chunk.endswith(self.end):
             return -1
-        if chunk.count(b'"', begin, end) != self.quotes:
-            return self._escaped(chunk, begin, end)
+        text = chunk[begin:end]
+        if LINE_END in text:
+            return -1
         if self.middle:
-            end = chunk.rfind(self.middle, begin, end)
+            if text.count(b'"') != self.quotes:
+                return self._escaped(chunk, begin, end)
+            last = text.rfind(self.middle)
+            return last if not text.endswith(b"\\", 0, last) else self._escaped(chunk, begin, end)
+        if QUOTE in text or BACKSLASH in text:
+            return self._escaped(chunk, begin, end)
         return end - begin
 
     def one(self, data: bytes, begin: int, end: int) -> int:
@@ -130,19 +146,23 @@ class Mould:
         return known
 
     def run(self, data: bytes, begin: int, end: int) -> int:
-        """How many events fit if there is nothing but such events there, one behind the other; else 0."""
+        """Bytes of text if there is nothing but such events there, one behind the other; else below 0.
+
+        What stands at the places of the texts is taken out, and the events are put together again around it. If that
+        makes the same bytes, and every text is the inside of a string, then there is nothing else in them.
+        """
         if self.middle or not data.startswith(self.head, begin) or not data.endswith(self.tail, begin, end):
-            return 0
-        # If behind each tail but the last there is a head, and there are no more line ends and quotes than that makes,
-        # then there is nothing but text between them.
-        events = 1 + data.count(self.seam, begin, end)
-        if end - begin < events * self.frame or data.count(b"\n", begin, end) != events * self.lines:
-            return 0
-        if data.count(b'"', begin, end) != events * self.marks:
-            texts = data[begin + len(self.head) : end - len(self.tail)].split(self.seam)
-            if not all(map(TEXT.fullmatch, texts)):
-                return 0
-        return events
+            return -1
+        run = data[begin:end]
+        lines = run.split(b"\n")
+        line, first, last = self.place
+        texts = [one[first:last] for one in lines[line : -1 : self.lines]]
+        if b"".join((self.head, self.seam.join(texts), self.tail)) != run:
+            return -1
+        text = b"\n".join(texts)
+        if (QUOTE in text or BACKSLASH in text) and TEXTS.fullmatch(text) is None:
+            return -1
+        return len(text) - len(texts) + 1
 
 
 class SkimmingMeter(Meter):
@@ -152,13 +172,15 @@ class SkimmingMeter(Meter):
     whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
     """
 
-    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail", "tells_calls")
+    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
 
     def __init__(
         self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None], *, tells_calls: bool = True
     ) -> None:
         super().__init__()
         self.tells_calls = tells_calls
+        self.span = NOWHERE
+        """Where in the bytes that it was given last it saw whole events of plain text and nothing else."""
         self._decoder = decoder
         self._mould = mould
         self._moulds: list[Mould] = []
@@ -175,16 +197,25 @@ class SkimmingMeter(Meter):
                 and data.endswith(mould.tail)
                 and not mould.middle
                 and data.count(b'"') == mould.marks
+                and data[-len(mould.tail) - 1] != BACKSLASH
                 and data.find(b"\n\n") == len(data) - 2
             ):
                 self.seen += (len(data) - mould.frame) / 4
+                self.span = 0, len(data)
                 return
+        self.span = NOWHERE
         if self._slow:
             self.add(self._decoder.feed(data))
             return
-        if self._tail:
-            data = self._tail + data
+        if held := self._tail:
             self._tail = b""
+            self._take(held + data)
+            # Those are places in other bytes.
+            self.span = NOWHERE
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if not data.endswith(b"\n\n"):
             end = data.rfind(b"\n\n") + 2
             rest = data[end:] if end > 1 else data
@@ -215,13 +246,13 @@ class SkimmingMeter(Meter):
 
     def _skim(self, mould: Mould, data: bytes, begin: int, end: int) -> bool:
         """Measure what is there, if it is nothing but events of that kind."""
-        events = mould.run(data, begin, end)
-        if events:
-            self.seen += (end - begin - events * mould.frame) / 4
-            return True
-        text = mould.one(data, begin, end) if mould.middle else -1
-        self.seen += max(text, 0) / 4
-        return text >= 0
+        text = mould.one(data, begin, end) if mould.middle else mould.run(data, begin, end)
+        if text < 0:
+            return False
+        self.seen += text / 4
+        if end - begin > self.span[1] - self.span[0]:
+            self.span = begin, end
+        return True
 
     def _sort(self, data: bytes) -> None:
         """Event by event: those that fit a mould are measured, the others decoded, and new moulds made of them."""

@@ -195,7 +195,7 @@ class Delivery:
             except Exception:
                 self._broken()
             if counter.error is None and not counter.complete:
-                data = self.filter.feed(piece) if self.filter is not None else piece
+                data = self._filtered(piece)
                 if data:
                     self.last = data
                     self.quiet = False
@@ -268,8 +268,21 @@ class Delivery:
             return self._broken_off(counter.error, piece), False
         if self.strict and counter.complete:
             self._check()
-        data = self.filter.feed(piece) if self.filter is not None else piece
-        return data, not counter.complete
+        return self._filtered(piece), not counter.complete
+
+    def _filtered(self, piece: bytes) -> bytes:
+        """What of a piece that was counted goes to the client. Plain text need not be looked at again."""
+        filter, skimming = self.filter, self.skimming
+        if filter is None:
+            return piece
+        begin, end = (0, 0) if skimming is None else skimming.span
+        if begin == end:
+            return filter.feed(piece)
+        before = filter.feed(piece[:begin]) if begin else b""
+        if not resting(filter):
+            return before + filter.feed(piece[begin:])
+        after = filter.feed(piece[end:]) if end < len(piece) else b""
+        return before + piece[begin:end] + after if before or after else piece[begin:end]
 
     def _broken_off(self, error: RelayError, piece: bytes, events: Iterable[Event] = ()) -> bytes:
         """What the client gets of the piece in which the upstream went wrong, if that tells of it in the client's way.

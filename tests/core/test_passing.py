@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from relay.connection import Connection
 from relay.errors import RelayError
+from relay.meter import Meter
 from relay.outbox import Outbox
 from relay.skim import SkimmingMeter
 from relay_openai.skim import chat_meter
@@ -184,3 +185,52 @@ def test_however_a_body_is_cut_it_is_the_same(texts: list[str], together: list[i
         assert reading.meter.complete
         assert not reading.errors
     assert cut.meter.seen == pytest.approx(whole.meter.seen)
+
+
+def two(first: str, second: str) -> bytes:
+    return event(first) + event(second)
+
+
+@pytest.mark.parametrize(
+    "burst",
+    [
+        two("a", "b"),
+        two("", ""),
+        two("a", 'say \\"b\\"'),
+        two("C:\\\\", "\\n"),
+        event("ü") * 3,
+    ],
+)
+def test_a_burst_of_text_is_measured_and_not_read(burst: bytes) -> None:
+    meter = chat_meter(ChatDecoder())
+    meter.feed(event("first"))
+    before = meter.seen
+    meter.feed(burst)
+    text = len(burst) - burst.count(b"\n\n") * len(event(""))
+    assert (meter.seen - before) * 4 == text
+    assert meter.span == (0, len(burst))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'"},"finish_reason":"length","x":{"y":"',
+        b'","refusal":"b',
+        b"a\\",
+        b'"',
+        b'"}}]}',
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_burst_with_anything_else_is_read_event_by_event(odd: bytes, place: int) -> None:
+    events = [event("a"), event("b"), event("c")]
+    events[place] = event("a").replace(b'"a"', b'"%b"' % odd)
+    burst = b"".join(events)
+    meter, decoder = chat_meter(ChatDecoder()), ChatDecoder()
+    meter.feed(event("first"))
+    meter.feed(burst)
+    assert meter.span != (0, len(burst))
+    read = Meter()
+    read.add(decoder.feed(event("first")))
+    read.add(decoder.feed(burst))
+    assert (meter.error is None, meter.complete, meter.ended) == (read.error is None, read.complete, read.ended)
