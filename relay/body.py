@@ -33,17 +33,19 @@ def read_body(raw: bytes) -> dict[str, Any]:
     if not "".join(data).islower():
         _refuse_spellings(data, MODEL)
     # To write a long body again is faster than to search it, and one that comes out the same has no twins.
-    if (len(raw) < LONG or not _written_alike(raw, data)) and not _single(raw):
+    if (len(raw) < LONG or not _written_alike(raw, data)) and not _single(raw, data):
         _refuse_twins(raw)
     return data
 
 
-def _single(raw: bytes) -> bool:
-    """Whether what ends like the key `model` is there only once, and none of its letters is written with an escape.
+def _single(raw: bytes, data: Mapping[str, Any]) -> bool:
+    """Whether what ends like the key `model` is there once, beside its value, and no letter of it is an escape.
 
     Python searches for up to five bytes in half the time that it takes for six.
     """
-    return raw.count(b'odel"') == 1 and (BACKSLASH not in raw or raw.find(b"u006") < 0)
+    name = data.get("model")
+    times = 2 if type(name) is str and name.endswith("odel") else 1
+    return raw.count(b'odel"') == times and (BACKSLASH not in raw or raw.find(b"u006") < 0)
 
 
 def _written_alike(raw: bytes, data: Mapping[str, Any]) -> bool:
