@@ -103,6 +103,8 @@ class Dialect(ABC):
     """Whether clients of this dialect may refer to earlier answers, which the relay keeps where no upstream does."""
     bounds: ClassVar[frozenset[str]] = frozenset()
     """The body's own fields that say how much a call may cost, in small letters: those that `peek` reads for it."""
+    tool_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields of the body that `tools` reads. What it made of the same ones is remembered then; empty: never."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 

@@ -21,7 +21,7 @@ from relay.limits import Limits, Scope
 from relay.outlet import Outlet
 from relay.pricing import rate
 from relay.routing import PublicModel
-from relay.schemas import ArgumentCheck, check_definitions
+from relay.schemas import Definitions
 from relay.store.keys import Key
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Pipeline:
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
         self._known: dict[tuple[int, str], Claims] = {}
+        self._definitions = Definitions()
 
     async def run(self, call: Call, outlet: Outlet) -> None:
         """Bring the answer to the client. Raises RelayError if there is none and nothing was sent."""
@@ -128,10 +129,9 @@ class Pipeline:
         Raises BadParameter, OutOfBudget or RateLimited; NotOpen if what the key has spent has to be read first.
         """
         if call.head is not None and call.head.has_tools and call.dialect is not None:
-            tools = call.dialect.tools(call.head)
-            check_definitions(tools)
+            check = self._definitions.check(call.dialect, call.head)
             if self.relay.settings.tools.arguments != "off":
-                call.check = ArgumentCheck(tools)
+                call.check = check
         self._reserve(call, model)
 
     async def tries(

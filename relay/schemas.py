@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from relay.dialect import Dialect, Head
 from relay.effort import Demand
 from relay.errors import BadParameter
 from relay.ir import Tool, ToolCall
@@ -23,7 +24,7 @@ from relay.kit import loads
 if TYPE_CHECKING:
     import jsonschema_rs
 
-__all__ = ["ArgumentCheck", "check_definitions"]
+__all__ = ["ArgumentCheck", "Definitions", "check_definitions"]
 
 MAX_SCHEMA_BYTES = 1024 * 1024
 MAX_WEIGHT = 1024 * 1024
@@ -39,6 +40,7 @@ PATTERNS_BYTES = 16 * 1024 * 1024
 KEPT_BYTES = 64 * 1024 * 1024
 """Memory for checkers that were built, and one of them takes up to this many times its schema's bytes:"""
 GROWTH = 64
+KNOWN_BYTES = 1024 * 1024
 NO_REGEX = 'is not a "regex"'
 """What is said of an expression that is none, or is too large."""
 BACKTRACKS = 10_000
@@ -104,6 +106,51 @@ class ArgumentCheck:
     def first_fault(self, calls: Iterable[ToolCall]) -> str | None:
         """The first fault of several calls."""
         return next((fault for call in calls if (fault := self.fault(call)) is not None), None)
+
+
+class Definitions:
+    """Tools that were read and found good, by the bytes of their definitions: agents send the same with every turn.
+
+    What is remembered takes some ten times its bytes, of which there are at most `most`; the one used last is the last.
+    """
+
+    def __init__(self, most: int = KNOWN_BYTES) -> None:
+        self._most = most
+        self._known: OrderedDict[tuple[str, bytes], ArgumentCheck] = OrderedDict()
+        self.size = 0
+        """Bytes of what is remembered."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def check(self, dialect: Dialect, head: Head) -> ArgumentCheck:
+        """The tools of a request. Raises BadParameter with the path of the fault if they could be given to no model."""
+        mark = _mark(dialect, head)
+        known = None if mark is None else self._known.get(mark)
+        if known is not None and mark is not None:
+            self._known.move_to_end(mark)
+            return known
+        tools = dialect.tools(head)
+        check_definitions(tools)
+        found = ArgumentCheck(tools)
+        if mark is not None and len(mark[1]) <= self._most:
+            self._known[mark] = found
+            self.size += len(mark[1])
+            while self.size > self._most:
+                (_, text), _ = self._known.popitem(last=False)
+                self.size -= len(text)
+        return found
+
+
+def _mark(dialect: Dialect, head: Head) -> tuple[str, bytes] | None:
+    """What tells the tools of a request from others, where the dialect says which of its fields do."""
+    if not dialect.tool_fields:
+        return None
+    try:
+        return dialect.name, orjson.dumps([head.data.get(name) for name in dialect.tool_fields])
+    except orjson.JSONEncodeError:
+        # Nested too deeply, which is for the check to say.
+        return None
 
 
 def _canonical(schema: Mapping[str, Any], path: str) -> bytes:

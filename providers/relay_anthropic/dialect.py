@@ -45,6 +45,7 @@ class AnthropicMessages(Dialect):
         Route("POST", "/messages/count_tokens", "count_tokens"),
     )
     keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
+    tool_fields: ClassVar[tuple[str, ...]] = ("tools",)
     capacity: ClassVar[Capacity] = CAPACITY
     losses: ClassVar[Sequence[LossKind]] = (FOREIGN, FOREIGN_CITATIONS)
     bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "stream"})

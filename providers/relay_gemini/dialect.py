@@ -63,6 +63,7 @@ class GenerateContent(Dialect):
     routes: ClassVar[tuple[Route, ...]] = _routes()
     key_parameter: ClassVar[str] = "key"
     keep_alive: ClassVar[bytes] = b"\n"
+    tool_fields: ClassVar[tuple[str, ...]] = ("tools",)
     capacity: ClassVar[Capacity] = CAPACITY
     losses: ClassVar[Sequence[LossKind]] = (FOREIGN,)
 

@@ -49,6 +49,7 @@ class OpenAIChat(Dialect):
         Route("POST", "/chat/completions"),
     )
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
+    tool_fields: ClassVar[tuple[str, ...]] = ("tools", "functions")
     capacity: ClassVar[Capacity] = CAPACITY
     bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "max_completion_tokens", "n", "stream"})
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import pytest
 
+from relay.dialect import Head
 from relay.errors import BadParameter
 from relay.ir import Tool, ToolCall
-from relay.schemas import ArgumentCheck, check_definitions
+from relay.schemas import ArgumentCheck, Definitions, check_definitions
+from relay_openai.dialect import OpenAIChat
 
 PATH = "tools[0].function.parameters"
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
@@ -104,3 +107,55 @@ def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
         schema = {"properties": {"a": schema}}
     with pytest.raises(BadParameter, match="nested too deeply"):
         check_definitions([(PATH, Tool("weather", None, schema))])
+
+
+def asked(**body: Any) -> Head:
+    data = {"model": "m", "messages": [], **body}
+    return Head("generate", "m", json.dumps(data).encode(), data, has_tools=True)
+
+
+def function(name: str, **schema: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", **schema}}}
+
+
+def test_the_same_definitions_are_read_once() -> None:
+    known, dialect = Definitions(), OpenAIChat()
+    first = known.check(dialect, asked(tools=[function("a"), function("b")]))
+    assert known.check(dialect, asked(tools=[function("a"), function("b")], user="x")) is first
+    assert first.fault(ToolCall("1", "a", "{}")) is None
+    # Another one, another order, another place: all of that is told in errors.
+    for body in (
+        {"tools": [function("a")]},
+        {"tools": [function("b"), function("a")]},
+        {"tools": [function("a", required=["x"]), function("b")]},
+        {"functions": [{"name": "a"}]},
+    ):
+        assert known.check(dialect, asked(**body)) is not first
+    assert known.check(dialect, asked(tools=[function("a")])).fault(ToolCall("1", "b", "{}")) is not None
+
+
+def test_definitions_that_are_none_are_refused_each_time() -> None:
+    known, dialect = Definitions(), OpenAIChat()
+    for _ in range(2):
+        with pytest.raises(BadParameter, match="not a valid JSON Schema"):
+            known.check(dialect, asked(tools=[function("a", required=5)]))
+    assert len(known) == 0
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(BadParameter, match="nested too deeply"):
+        known.check(dialect, asked(tools=[function("a", **deep)]))
+
+
+@pytest.mark.promise("H-09")
+def test_definitions_are_remembered_within_bounds() -> None:
+    known, dialect = Definitions(2000), OpenAIChat()
+    first = known.check(dialect, asked(tools=[function("first")]))
+    for number in range(100):
+        known.check(dialect, asked(tools=[function(f"f{number}")]))
+        assert known.check(dialect, asked(tools=[function("first")])) is first, "what is used stays"
+        assert known.size <= 2000
+    assert 1 < len(known) < 40
+    held = len(known)
+    known.check(dialect, asked(tools=[function("a", description="x" * 2000)]))
+    assert len(known) == held, "one that is too large is not kept"

@@ -284,7 +284,7 @@ GUARDS: Mapping[str, Guard] = {
         "promises/test_origins.py::test_no_page_may_ask_unless_it_was_allowed",
     ),
     "definitions of tools": Guard(
-        "pipeline:Pipeline.reserve",
+        "schemas:Definitions.check",
         "check_definitions(tools)",
         "pass",
         "flow/test_chat.py::test_a_tool_definition_that_is_no_schema_is_refused_with_its_path",
