@@ -17,7 +17,7 @@ from unittest import mock
 import click
 import msgspec
 from aiohttp import web
-from measured import features, growth, measured, overload, pairs, table
+from measured import callers, features, growth, measured, overload, pairs, table
 from promised import promises_block, readme_block
 from proven import conformance
 from provoked import answers_block, pairs_block, requests_block
@@ -566,6 +566,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "performance": measured,
     "features": features,
     "pairs": pairs,
+    "callers": callers,
     "growth": growth,
     "overload": overload,
     "promises": promises_block,

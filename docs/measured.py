@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["features", "growth", "measured", "overload", "pairs", "table"]
+__all__ = ["callers", "features", "growth", "measured", "overload", "pairs", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,6 +75,24 @@ def growth() -> str:
     return table(
         ("", "Instructions of a call"),
         [(row["title"], f"{row['call']:,} ({row['call'] / first - 1:+.0%})") for row in rows],
+    )
+
+
+def callers() -> str:
+    """What a call costs at more callers at a time, beside the bare pass-through."""
+    rows = json.loads((ROOT / "benchmarks" / "callers.json").read_text(encoding="utf-8"))
+    return table(
+        ("Callers at a time", "bare-aiohttp (us a call)", "relay (us a call)", "Ratio", "Failed"),
+        [
+            (
+                f"{row['callers']:,}",
+                f"{row['bare-aiohttp']:.0f}",
+                f"{row['relay']:.0f}",
+                f"{row['relay'] / row['bare-aiohttp']:.2f}x",
+                f"{row['relay failed']:.0f}",
+            )
+            for row in rows
+        ],
     )
 
 

@@ -174,6 +174,12 @@ class Gate(web.RequestHandler):
         """Whether there is a call, or one that waits for its turn."""
         return self._request_in_progress or bool(self._messages)
 
+    def force_close(self) -> None:
+        """Close the connection, once what was written to it in this turn is out."""
+        if self.transport is not None:
+            self.relay.outbox.release(self.transport)
+        super().force_close()
+
     def stop(self, error: RelayError) -> None:
         """End what is going on, with this error for an answer or for the end of it."""
         self._messages.clear()

@@ -81,6 +81,13 @@ async def until(true: Callable[[], bool]) -> None:
     raise AssertionError("it never came true")
 
 
+async def whole(relay: Running, streamed: bool) -> tuple[int, bool]:
+    """The status of a call, and whether its answer was complete."""
+    async with relay.chat(stream=streamed) as response:
+        body = await response.read()
+        return response.status, body.endswith(b"data: [DONE]\n\n") if streamed else bool(json.loads(body)["choices"])
+
+
 async def warm(relay: Running) -> None:
     """Make the first call, after which there is a key in memory and a connection to the upstream."""
     async with relay.chat() as response:
@@ -451,3 +458,33 @@ async def test_a_stream_with_tools_is_skimmed_and_its_calls_are_judged_all_the_s
         assert b"[DONE]" in await response.read()
     assert (await relay.row()).tools == "invalid"
     assert len(decoded) < 12, "most of its text was not read"
+
+
+@pytest.mark.promise("C-01")
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_that_is_written_is_sent_even_if_its_connection_is_closed_in_the_same_turn(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    # As a relay does that stops. With several calls under way, what is written waits for the end of the turn.
+    go, calls = asyncio.Event(), 8
+    upstream.answer = lambda seen: [go, *(chat_stream() if streamed else chat_answer())]
+    relay = await start(openai_config(upstream))
+
+    async def together() -> list[tuple[int, bool]]:
+        before = len(upstream.seen)
+        asked = [asyncio.create_task(whole(relay, streamed)) for _ in range(calls)]
+        await until(lambda: len(upstream.seen) == before + calls)
+        go.set()
+        return await asyncio.gather(*asked)
+
+    await together()
+    go.clear()
+    passed = door.Door.passed
+
+    def closed(self: door.Door, outlet: Any) -> None:
+        passed(self, outlet)
+        self.force_close()
+
+    monkeypatch.setattr(door.Door, "passed", closed)
+    assert await together() == [(200, True)] * calls
+    assert {row.outcome for row in await relay.rows()} == {"ok"}
