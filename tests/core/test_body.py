@@ -1,0 +1,61 @@
+"""A body says once which model it asks for, however long it is and however it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from relay.body import FEW, LONG, read_body
+from relay.errors import BadParameter
+
+TEXTS: Mapping[str, str] = {
+    "short": "Hello",
+    "long": "lorem ipsum " * LONG,
+    "code": 'say "model", or \\ "model\n' * LONG,
+    "many words": '"' * (2 * FEW) + "x" * LONG,
+    "the key at an end": "x" * LONG + '"model',
+    "an escape": "\x6d\u0006" * LONG,
+}
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "as most clients": {"separators": (",", ":")},
+    "with blanks": {},
+    "in lines": {"indent": 2},
+    "beyond ASCII": {"ensure_ascii": False},
+}
+each = pytest.mark.parametrize("text", TEXTS)
+form = pytest.mark.parametrize("form", FORMS)
+
+
+def written(text: str, form: str, model: str = "m") -> bytes:
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": TEXTS[text]}]}, **FORMS[form]).encode()
+
+
+@each
+@form
+@pytest.mark.parametrize("model", ["m", "model", "big-model", 'a"model'])
+def test_a_body_with_one_model_is_read(text: str, form: str, model: str) -> None:
+    raw = written(text, form, model)
+    assert read_body(raw) == json.loads(raw)
+
+
+@each
+@form
+@pytest.mark.parametrize("model", ["m", "model", "big-model"])
+@pytest.mark.parametrize("key", ["model", r"\u006dodel", r"mod\u0065l", r"\u006d\u006F\u0064\u0065\u006c"])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_one_with_two_is_refused(text: str, form: str, model: str, key: str, place: str) -> None:
+    raw = written(text, form, model).decode().strip()
+    twin = f'"{key}": "{model}"'
+    raw = f"{{{twin}, {raw[1:]}" if place == "first" else f"{raw[:-1]}, {twin}}}"
+    with pytest.raises(BadParameter, match="more than one model"):
+        read_body(raw.encode())
+
+
+@each
+def test_models_inside_of_other_things_are_no_twins(text: str) -> None:
+    data = json.loads(written(text, "with blanks"))
+    data["metadata"] = {"model": "other", "a": ["model", {"model": "model"}]}
+    assert read_body(json.dumps(data).encode()) == data
