@@ -22,14 +22,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay import CallPolicy, hookimpl
-from relay_cache.policy import AnswerCache
-from relay_cache.settings import read_settings
 
-__all__ = ["AnswerCache"]
+__all__: list[str] = []
 
 
 @hookimpl
 def on_call(options: Mapping[str, Any]) -> CallPolicy | None:
     """The cache, where it is switched on."""
+    # Imported where it is switched on, which is seldom.
+    from relay_cache.settings import read_settings
+
     settings = read_settings(options)
-    return AnswerCache(settings) if settings.enabled else None
+    if not settings.enabled:
+        return None
+    from relay_cache.policy import AnswerCache
+
+    return AnswerCache(settings)
