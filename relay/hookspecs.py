@@ -82,7 +82,10 @@ def on_call(options: Mapping[str, Any]) -> CallPolicy | None:
 
 @hookspec
 def relay_commands(commands: click.Group) -> None:
-    """Add commands to the `relay` program."""
+    """Add commands to the `relay` program.
+
+    Only plugins are imported for it whose module has this name in its source, or may get it by `import *`.
+    """
     raise AssertionError("a specification, not an implementation")
 
 

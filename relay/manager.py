@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from relay.app import Relay
 
-__all__ = ["BoundFamily", "Contradiction", "Ordering", "PluginRecord", "Plugins", "Policy"]
+__all__ = ["BoundFamily", "Contradiction", "Ordering", "PluginRecord", "Plugins", "Policy", "silent"]
 
 ENTRY_POINT_GROUP = "i8relay"
 MAY_BE_ASYNC = frozenset({"endpoint"})
@@ -552,6 +552,22 @@ def _entry_points() -> Iterator[tuple[str, str, Callable[[], object]]]:
     for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         source = f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
         yield point.name, source, point.load
+
+
+def silent(hook: str) -> set[str]:
+    """The installed plugins whose module plainly has no such hook: to ask for it, they need not be imported."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name for point in points if not point.attr and not _names(point.module, hook)}
+
+
+def _names(module: str, hook: str) -> bool:
+    """Whether a module may have a hook. It may unless its source is there, and neither names it nor hides names."""
+    try:
+        spec = importlib.util.find_spec(module)
+        source = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
+    except (ImportError, ValueError, OSError):
+        return True
+    return not source or hook.encode() in source or b"import *" in source
 
 
 def _drop_ins(folder: Path | None) -> Iterator[tuple[str, str, Callable[[], object]]]:

@@ -59,10 +59,10 @@ class Commands(click.Group):
         if self._asked:
             return
         self._asked = True
-        from relay.manager import Contradiction, Plugins
+        from relay.manager import Contradiction, Plugins, silent
 
         try:
-            Plugins.load().commands(self)
+            Plugins.load(disabled=silent("relay_commands")).commands(self)
         except Contradiction as error:
             click.echo(f"plugin commands are not available: {error}", err=True)
 
