@@ -184,8 +184,8 @@ async def test_a_log_that_is_held_back_grows_by_little_and_is_told_of_before_lon
             await until(lambda: "holds it back" in caplog.text)
             told = caplog.text.count("holds it back")
             await put(500)
-            await asyncio.sleep(0.3)
-            assert caplog.text.count("holds it back") == told, "not with every look"
+            await asyncio.sleep(0.5)
+            assert caplog.text.count("holds it back") <= told + 1, "when it has doubled, and not with every look"
             reader.close()
             await until(lambda: upkeep.log_bytes() < 400_000)
         finally:
