@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -93,6 +94,23 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return kept | {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CONFIG", "DATA", "CACHE")} | more
 
 
+class Workers:
+    """Hears when all of them serve, as a service manager does. Who dies before that ends the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "ready"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(self.path))
+
+    async def serve(self) -> None:
+        """Once they do."""
+        loop = asyncio.get_running_loop()
+        with self._socket:
+            while b"READY=1" not in await loop.sock_recv(self._socket, 4096):
+                pass
+
+
 @asynccontextmanager
 async def served(
     folder: Path,
@@ -109,6 +127,10 @@ async def served(
     """
     (folder / "relay.toml").write_text(ALONE + config)
     program = ("-m", "relay") if uvloop else ("-c", WITHOUT_UVLOOP)
+    environ = {**(options.pop("env", None) or environment(folder))}
+    workers = Workers(folder) if "--workers" in arguments and "NOTIFY_SOCKET" not in environ else None
+    if workers is not None:
+        environ["NOTIFY_SOCKET"] = str(workers.path)
     files = ("--config", str(folder / "relay.toml"), "--db", str(folder / "relay.db"), "--port", "0")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *program, "serve", *files, *arguments),
@@ -116,7 +138,8 @@ async def served(
         stdout=PIPE,
         stderr=stderr,
         limit=2**22,
-        **{"env": environment(folder), **options},
+        env=environ,
+        **options,
     )
     try:
         assert process.stdout is not None
@@ -127,6 +150,8 @@ async def served(
                 line = (await process.stdout.readline()).decode()
                 assert line, f"it ended: {await process.stderr.read() if process.stderr is not None else lines}"
                 lines.append(line.rstrip("\n"))
+            if workers is not None:
+                await workers.serve()
         shown = [line.strip() for line in lines if line.strip().startswith("sk-relay-")]
         (key,) = shown if first else ("",)
         yield Served(process, folder, int(lines[0].rpartition(":")[2]), key, lines)
