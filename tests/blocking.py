@@ -35,8 +35,8 @@ CODE = (".py", ".pyc", ".so", "entry_points.txt")
 """Files that are read when something is imported, or when a traceback is written."""
 BEFORE_OR_AFTER = frozenset({"create_app", "Relay.close", "Lifetime.reload"})
 """Functions in which nobody is served, or the configuration is read again."""
-LONGEST = 0.05
-"""Seconds of computing that one turn may take."""
+LONGEST = 0.5 if sys.flags.dev_mode else 0.05
+"""Seconds of computing that one turn may take. With every check that Python has, nothing is as fast as it is."""
 
 
 class Watch:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay.attempt import Attempt
-from tests.blocking import watching
+from tests.blocking import LONGEST, watching
 from tests.flow.conftest import Start, openai_config
 from tests.flow.fake import FakeUpstream, chat_answer
 from tests.flow.loops import LOOP
@@ -69,7 +69,7 @@ async def test_the_watch_over_every_test_here_sees_who_computes(
     prepare = Attempt.prepare
 
     def slow(self: Attempt) -> Any:
-        until = time.thread_time() + 0.08
+        until = time.thread_time() + 1.6 * LONGEST
         while time.thread_time() < until:
             pass
         return prepare(self)
