@@ -52,7 +52,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 log = logging.getLogger("relay.attempt")
 
 
-class _Elsewhere(Exception):
+class _NotAtHand(Exception):
     """Something that the request needs is not in memory, and has to be fetched."""
 
 
@@ -165,7 +165,7 @@ class Attempt:
         """What to send, or what will tell."""
         try:
             forward = self.forward = self._forward()
-        except _Elsewhere:
+        except _NotAtHand:
             return self._fetched()
         head, lasting = self.head, self.target.lasting
         if not self.native or head.headers:
@@ -225,7 +225,7 @@ class Attempt:
         """Go on if all that was looked for is there, or known not to be."""
         look = self.call.look
         if look is not None and look.missing:
-            raise _Elsewhere
+            raise _NotAtHand
 
     def _translated(self, losses: list[Loss]) -> bytes:
         """The request in the family's own format."""

@@ -285,11 +285,8 @@ class Passage:
         if isinstance(error, ConnectionError):
             call.left()
             self.outlet.cut()
-        elif isinstance(error, RelayError):
-            if delivery is not None and delivery.opened:
-                delivery.fail(error)
-            else:
-                self._refuse(self._told(error))
+        elif delivery is not None and delivery.opened and isinstance(error, RelayError):
+            delivery.fail(error)
         else:
             self._refuse(self._told(error))
 

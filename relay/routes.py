@@ -37,9 +37,6 @@ class Routes:
                 else:
                     self._others.append((_pattern(route.path), route, dialect))
 
-    def __contains__(self, path: str) -> bool:
-        return self.find(path) is not None
-
     def find(self, path: str) -> tuple[Dialect, Mapping[str, str]] | None:
         """Whose a path with its query is, and its parameters; None if it is not plain, or no generation."""
         dialect = self._exact.get(path)

@@ -8,6 +8,7 @@ from relay.ir import LossKind
 from relay.kit import FOREIGN_LOSSES
 
 __all__ = [
+    "OWN_LOSSES",
     "BLANK_STOP",
     "BLOCK",
     "CITATIONS",
@@ -234,7 +235,7 @@ LOWERED = LossKind(
     hint=True,
 )
 
-LOSSES: tuple[LossKind, ...] = (
+OWN_LOSSES: tuple[LossKind, ...] = (
     LONE_SYSTEM,
     LATE_SYSTEM,
     NAMES,
@@ -262,6 +263,8 @@ LOSSES: tuple[LossKind, ...] = (
     NO_THOUGHT,
     NO_ROOM,
     LOWERED,
-    *FOREIGN_LOSSES,
 )
+"""Those that Claude has, or its format, wherever it is served."""
+
+LOSSES: tuple[LossKind, ...] = (*OWN_LOSSES, *FOREIGN_LOSSES)
 """Of requests that are translated."""

@@ -4,35 +4,7 @@ from __future__ import annotations
 
 from relay.ir import LossKind
 from relay.kit import FOREIGN_LOSSES
-from relay_anthropic.losses import (
-    BLANK_STOP,
-    BLOCK,
-    CITATIONS,
-    DETAIL,
-    EFFORT,
-    HOT,
-    JSON_MODE,
-    LATE_SYSTEM,
-    LONE_SYSTEM,
-    LOWERED,
-    NAMES,
-    NO_BUDGET,
-    NO_ROOM,
-    NO_SAMPLING,
-    NO_THINKING,
-    NO_THOUGHT,
-    NO_TOP_K,
-    NOT_FORCED,
-    RAW_ARGUMENTS,
-    SERVER_CALL,
-    TEMPERATURE_FIRST,
-    THINKING,
-    THINKS,
-    TOOL,
-    TOP_K_THINKS,
-    UNKNOWN,
-    UNSIGNED,
-)
+from relay_anthropic.losses import OWN_LOSSES
 
 __all__ = [
     "BARE_TOOLS",
@@ -48,37 +20,6 @@ __all__ = [
     "TOP_K",
     "USER",
 ]
-
-_SHARED = (
-    LONE_SYSTEM,
-    LATE_SYSTEM,
-    NAMES,
-    CITATIONS,
-    THINKING,
-    UNSIGNED,
-    SERVER_CALL,
-    RAW_ARGUMENTS,
-    BLOCK,
-    DETAIL,
-    TOOL,
-    JSON_MODE,
-    BLANK_STOP,
-    NO_SAMPLING,
-    NO_TOP_K,
-    THINKS,
-    TOP_K_THINKS,
-    HOT,
-    TEMPERATURE_FIRST,
-    *UNKNOWN.values(),
-    NO_THINKING,
-    NO_BUDGET,
-    EFFORT,
-    NOT_FORCED,
-    NO_THOUGHT,
-    NO_ROOM,
-    LOWERED,
-)
-"""Those that Claude has, or its format, wherever it is served."""
 
 # Conversations.
 SYSTEM = LossKind(
@@ -160,7 +101,7 @@ USER = LossKind(
 )
 
 LOSSES: tuple[LossKind, ...] = (
-    *_SHARED,
+    *OWN_LOSSES,
     SYSTEM,
     NO_REPLAY,
     RESULT,
