@@ -47,6 +47,10 @@ class Pool(Protocol):
         """Where a request goes, and its head. Raises UpstreamUnreachable."""
         ...
 
+    def enter(self, exchange: Exchange) -> None:
+        """The exchange has its connection: from now on it is one of the `busy`, and its deadlines are looked at."""
+        ...
+
     def idle(self, way: Way) -> Connection | None:
         """An open connection that nobody uses."""
         ...
@@ -128,8 +132,8 @@ class Exchange:
         self._size = 0
         self._limit = 0
         self._sink: Sink | None = None
-        self.passes: Callable[[bytes], bool] | None = None
-        """The sink's way of taking a read as it came, framing and all: True if that is all there is to do."""
+        self.passes: Callable[[bytes, int], int] | None = None
+        """The sink's way of taking what was read from one place on as it came, framing and all: up to which place."""
         self._begun = False
         self._stopped = False
         self._paused = False
@@ -156,7 +160,7 @@ class Exchange:
         self._limit = limit
         self._whole = whole
         connection.begin(self)
-        pool.busy.add(self)
+        pool.enter(self)
         now = pool.loop.time()
         self.deadline = now + self._upstream.first_byte_timeout
         self.latest = now + seconds
@@ -224,7 +228,7 @@ class Exchange:
             connection = await pool.connect(self._way, upstream)
         self._connection = connection
         connection.begin(self)
-        pool.busy.add(self)
+        pool.enter(self)
         try:
             connection.write(head, request.body)
             while not self.status and self._error is None:

@@ -39,6 +39,8 @@ IDLE_CONNECTIONS = 512
 HEADS_KEPT = 1024
 TICK = 0.1
 """Seconds between two looks at the deadlines: how late a timeout may be."""
+SWEEP = 1.0
+"""Seconds between two looks at the unused connections."""
 log = logging.getLogger("relay.upstreams")
 DEFAULT_HEADERS = f"user-agent: i8relay/{__version__}\r\naccept-encoding: identity\r\n"
 
@@ -91,12 +93,17 @@ class Http1Transport:
         self._heads: dict[int, tuple[Mapping[str, str], str, Way, bytes]] = {}
         self._proxies: dict[Origin, Proxy | None] = {}
         self._ticker: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
 
     def send(self, request: UpstreamRequest, upstream: Upstream) -> Exchange:
         """Send and wait for the answer's head."""
-        if self._ticker is None:
-            self._watch()
         return Exchange(self, request, upstream)
+
+    def enter(self, exchange: Exchange) -> None:
+        """An exchange has its connection: from now on its deadlines are looked at."""
+        self.busy.add(exchange)
+        if self._ticker is None:
+            self._ticker = self.loop.call_later(TICK, self._look)
 
     def in_flight(self) -> int:
         """Requests whose answers are not complete."""
@@ -131,9 +138,10 @@ class Http1Transport:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
+        for timer in (self._ticker, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+        self._ticker = self._sweeper = None
         for exchange in tuple(self.busy):
             exchange.fail(UpstreamProtocol("the relay is stopping"))
         for connections in self._idle.values():
@@ -167,6 +175,8 @@ class Http1Transport:
             connections.popleft().abort()
         connection.idle_since = self.loop.time()
         connections.append(connection)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(SWEEP, self._sweep)
 
     async def connect(self, way: Way, upstream: Upstream) -> Connection:
         """A new connection. Raises UpstreamUnreachable."""
@@ -210,10 +220,6 @@ class Http1Transport:
 
     # Deadlines: one timer for all exchanges, because arming one for each piece of each stream costs more than the rest.
 
-    def _watch(self) -> None:
-        """Have the deadlines looked at for as long as there are exchanges."""
-        self._ticker = self.loop.call_later(TICK, self._look)
-
     def _look(self) -> None:
         now = self.loop.time()
         late = [exchange for exchange in self.busy if exchange.deadline <= now or exchange.latest <= now]
@@ -224,11 +230,17 @@ class Http1Transport:
                 # One call's fault must not cost all others their deadlines.
                 log.exception("the end of a call that took too long failed")
                 exchange.leave()
+        # While there is nothing to look at, nobody wakes up for it.
+        self._ticker = self.loop.call_later(TICK, self._look) if self.busy else None
+
+    def _sweep(self) -> None:
+        """Close the connections that nobody has used for long."""
+        old = self.loop.time() - IDLE_SECONDS
         for connections in self._idle.values():
-            while connections and connections[0].idle_since < now - IDLE_SECONDS:
+            while connections and connections[0].idle_since < old:
                 connections.popleft().abort()
-        if self.busy or any(self._idle.values()):
-            self._watch()
+        if any(self._idle.values()):
+            self._sweeper = self.loop.call_later(SWEEP, self._sweep)
         else:
             self._idle.clear()
-            self._ticker = None
+            self._sweeper = None

@@ -16,7 +16,7 @@ import pytest
 
 from relay import Upstream, UpstreamRequest
 from relay.errors import RelayError, UpstreamProtocol, UpstreamTimeout, UpstreamUnreachable
-from relay.http1 import Http1Transport
+from relay.http1 import TICK, Http1Transport
 from relay.proxies import Proxy, proxy_for
 from relay.upstream import AiohttpTransport
 from tests.flow.fake import LAST_CHUNK, FakeUpstream, Step, chunk, http
@@ -152,6 +152,22 @@ async def test_every_broken_answer_is_an_error(own: Http1Transport, upstream: Fa
     with pytest.raises(kind):
         await pieces(own, upstream, first_byte_timeout=0.3, idle_timeout=0.3)
     assert not own.busy
+
+
+@pytest.mark.promise("U-11")
+async def test_an_answer_that_never_comes_is_an_error_however_long_it_took_to_connect(
+    own: Http1Transport, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = own.connect
+
+    async def far(*way: Any) -> Any:
+        await asyncio.sleep(3 * TICK)
+        return await connect(*way)
+
+    monkeypatch.setattr(own, "connect", far)
+    upstream.scripts = [["stall"]]
+    with pytest.raises(UpstreamTimeout):
+        await asyncio.wait_for(fetch(own, upstream, first_byte_timeout=0.2), 20)
 
 
 @pytest.mark.parametrize(
