@@ -36,21 +36,23 @@ class Stalls:
         self.longest = 0.0
         """Seconds of the longest time."""
         self._plugins = plugins
-        self._said = threading.Event()
-        self._over = threading.Event()
+        self._over = threading.Lock()
+        """Open once nobody is to look any more."""
         self._thread: threading.Thread | None = None
         self._quiet_until = 0.0
 
     def start(self) -> None:
         """Begin to watch the running loop, from a thread."""
         loop, ident = asyncio.get_running_loop(), threading.get_ident()
-        self._thread = threading.Thread(target=self._watch, args=(loop, ident), name="relay-stalls", daemon=True)
+        self._over = over = threading.Lock()
+        over.acquire()
+        self._thread = threading.Thread(target=self._watch, args=(loop, ident, over), name="relay-stalls", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        self._over.set()
         if self._thread is not None:
+            self._over.release()
             self._thread.join()
             self._thread = None
 
@@ -58,20 +60,22 @@ class Stalls:
         """How often, and how long at most, for a probe."""
         return {"stalls": self.count, "longest_ms": round(self.longest * 1000)}
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, ident: int) -> None:
-        while not self._over.wait(LOOK):
-            self._said.clear()
+    def _watch(self, loop: asyncio.AbstractEventLoop, ident: int, over: threading.Lock) -> None:
+        # Locks, and not events, which are made of them in Python: of what an idle process does this was half.
+        said = threading.Lock()
+        said.acquire()
+        while not over.acquire(timeout=LOOK):
             asked = time.monotonic()
             try:
-                loop.call_soon_threadsafe(self._said.set)
+                loop.call_soon_threadsafe(said.release)
             except RuntimeError:
                 # It is closed.
                 return
-            if self._said.wait(LONG):
+            if said.acquire(timeout=LONG):
                 continue
             place = self._place(sys._current_frames().get(ident))
-            while not self._said.wait(LONG):
-                if self._over.is_set():
+            while not said.acquire(timeout=LONG):
+                if over.acquire(blocking=False):
                     return
             if place is not None:
                 # Else nobody held it up: the process was not given its turn.
