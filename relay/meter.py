@@ -175,22 +175,19 @@ def _sound(said: Usage) -> bool:
     A part may be larger than its total: some hosts count reasoning, or what they had in a cache, beside it. What is
     billed of a part is never more than there is of its total (`relay.pricing.cost`).
     """
-    # Written out: this runs for every call.
-    read, written = said.input, said.output
-    return (
-        ((type(read) is int and 0 <= read <= MOST) or read is None)
-        and ((type(written) is int and 0 <= written <= MOST) or written is None)
-        and (said.cache_read is None or _possible(said.cache_read))
-        and (said.cache_write_5m is None or _possible(said.cache_write_5m))
-        and (said.cache_write_1h is None or _possible(said.cache_write_1h))
-        and (said.audio_in is None or _possible(said.audio_in))
-        and (said.reasoning is None or _possible(said.reasoning))
-        and (said.audio_out is None or _possible(said.audio_out))
-    )
-
-
-def _possible(count: object) -> bool:
-    return count is None or (type(count) is int and 0 <= count <= MOST)
+    for count in (
+        said.input,
+        said.output,
+        said.cache_read,
+        said.cache_write_5m,
+        said.cache_write_1h,
+        said.audio_in,
+        said.reasoning,
+        said.audio_out,
+    ):
+        if count is not None and not (type(count) is int and 0 <= count <= MOST):
+            return False
+    return True
 
 
 def _believed(said: Usage) -> Usage:

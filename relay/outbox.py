@@ -12,17 +12,20 @@ import asyncio
 from collections.abc import Iterable, Sequence, Sized
 from typing import Protocol
 
-__all__ = ["Outbox", "Writable"]
+__all__ = ["Buffer", "Outbox", "Writable"]
+
+Buffer = bytes | memoryview
+"""Bytes to be written, or some of them."""
 
 
 class Writable(Protocol):
     """As much of a transport as is needed to write to it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send; never waits."""
         ...
 
-    def writelines(self, pieces: Iterable[bytes]) -> None:
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
         """Send them one behind the other."""
         ...
 
@@ -39,9 +42,10 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop, busy: Sized) -> None:
         self._loop = loop
         self._busy = busy
-        self._waiting: dict[Writable, list[bytes]] = {}
+        self._waiting: dict[Writable, Buffer | list[Buffer]] = {}
+        """For each connection what is to be written: one piece, or a list of them."""
 
-    def write(self, to: Writable, data: bytes) -> None:
+    def write(self, to: Writable, data: Buffer) -> None:
         """Send before this turn is over, in order with all else for the same connection."""
         waiting = self._waiting
         if not waiting:
@@ -51,11 +55,13 @@ class Outbox:
             self._loop.call_soon(self.flush)
         held = waiting.get(to)
         if held is None:
-            waiting[to] = [data]
-        else:
+            waiting[to] = data
+        elif isinstance(held, list):
             held.append(data)
+        else:
+            waiting[to] = [held, data]
 
-    def writelines(self, to: Writable, pieces: Sequence[bytes]) -> None:
+    def writelines(self, to: Writable, pieces: Sequence[Buffer]) -> None:
         """The same for several pieces, which are not put together."""
         if self._waiting or len(self._busy) > 1:
             for piece in pieces:
@@ -67,18 +73,18 @@ class Outbox:
         """Send what waits for one connection now: it will be closed, or somebody else writes to it."""
         held = self._waiting.pop(to, None)
         if held is not None and not to.is_closing():
-            _send(to, held)
+            if isinstance(held, list):
+                to.writelines(held)
+            else:
+                to.write(held)
 
     def flush(self) -> None:
         """Send everything now."""
         waiting, self._waiting = self._waiting, {}
         for to, held in waiting.items():
             if not to.is_closing():
-                _send(to, held)
-
-
-def _send(to: Writable, held: Sequence[bytes]) -> None:
-    if len(held) == 1:
-        to.write(held[0])
-    else:
-        to.writelines(held)
+                # The same, written out.
+                if isinstance(held, list):
+                    to.writelines(held)
+                else:
+                    to.write(held)

@@ -18,7 +18,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 
-from relay.outbox import Outbox
+from relay.outbox import Buffer, Outbox
 
 __all__ = ["STANDING", "Outlet", "Written"]
 
@@ -51,7 +51,7 @@ def _standing(second: int) -> str:
 class Nowhere:
     """Takes what a call says whose client has gone."""
 
-    writing_paused = False
+    _paused = False
 
     @property
     def transport(self) -> Nowhere:
@@ -62,10 +62,10 @@ class Nowhere:
         """Never."""
         return False
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Nothing."""
 
-    def writelines(self, pieces: Iterable[bytes]) -> None:
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -160,13 +160,13 @@ class Outlet:
             raise ConnectionResetError("the client has gone")
         self._outbox.write(transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
-    def passes(self, chunk: bytes) -> bool:
-        """More of a stream, a chunk with its framing. False: it has to take the way of all others."""
+    def passes(self, chunks: Buffer) -> bool:
+        """More of a stream, chunks with their framing. False: it has to take the way of all others."""
         protocol = self._protocol
         transport = protocol.transport
-        if transport is None or transport.is_closing() or protocol.writing_paused:
+        if transport is None or transport.is_closing() or protocol._paused:
             return False
-        self._outbox.write(transport, chunk)
+        self._outbox.write(transport, chunks)
         return True
 
     def end(self, data: bytes = b"") -> None:
@@ -192,7 +192,7 @@ class Outlet:
 
     def full(self) -> bool:
         """Whether the client reads more slowly than it is written to."""
-        return self._protocol.writing_paused
+        return self._protocol._paused
 
     async def drain(self) -> None:
         """Wait until the client has read on. Raises ConnectionError if it has gone."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from relay.call import Call
+from relay.outbox import Buffer
 from relay.outlet import Outlet
 
 __all__ = ["Ample", "Recorder", "Room", "Shared", "replay"]
@@ -137,7 +138,7 @@ class Recorder(Outlet):
         self._take(data)
         self._inner.send(data)
 
-    def passes(self, chunk: bytes) -> bool:
+    def passes(self, chunks: Buffer) -> bool:
         """Never: what is kept is kept without framing."""
         return False
 

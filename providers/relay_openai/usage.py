@@ -16,9 +16,9 @@ _USUAL = frozenset(
 _DETAILS = (
     (
         "prompt_tokens_details",
-        {"cached_tokens": "cache_read", "cache_write_tokens": "cache_write_5m", "audio_tokens": "audio_in"},
+        (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_write_5m"), ("audio_tokens", "audio_in")),
     ),
-    ("completion_tokens_details", {"reasoning_tokens": "reasoning", "audio_tokens": "audio_out"}),
+    ("completion_tokens_details", (("reasoning_tokens", "reasoning"), ("audio_tokens", "audio_out"))),
 )
 """Where the hub has the details of the prompt's and of the completion's tokens."""
 _NOTHING: Mapping[str, Any] = {}
@@ -44,12 +44,14 @@ def decode_usage(raw: Any) -> Usage | None:
     ):
         # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
         usage = Usage(prompt, completion, raw=raw)
-        if len(raw) == 3:
-            return usage
         for field, places in _DETAILS:
-            for name in _details(raw, field):
-                if (place := places.get(name)) is not None:
-                    setattr(usage, place, token_count(raw[field][name]))
+            details = raw.get(field)
+            if isinstance(details, dict):
+                for name, place in places:
+                    # `token_count`, written out.
+                    count = details.get(name)
+                    if type(count) is int and 0 <= count <= MAX_TOKENS:
+                        setattr(usage, place, count)
         return usage
     prompt, completion, total = token_count(prompt), token_count(completion), token_count(total)
     if prompt is None and completion is None:
