@@ -38,7 +38,7 @@ def moment() -> int:
 def copied(folder: Path) -> Path:
     """What is built, without what lies about in a checkout that was worked in."""
     source = folder / "source"
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc")
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.pyc", "*.so")
     for name in SHIPPED:
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in FILES:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from relay.errors import RelayError, UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamUnreachable
+from relay.mould import CRLF, SIZE
 from relay.outbox import Outbox
 
 __all__ = ["Connection", "Reader"]
@@ -19,6 +20,11 @@ HEAD_FIELDS = 256
 SMALL_BODY = 16_384
 """Bytes of a body that are put behind the head before they are written: to copy more of them takes longer."""
 NAMES_KEPT = 1024
+MUCH = 4096
+"""Bytes of a read that begins an answer from which on it is worth while to see how it goes on."""
+OPENING = 5
+"""Chunks within which the first text has to come for that."""
+HEAD_END = b"\r\n\r\n"
 
 _names: dict[bytes, str] = {}
 
@@ -40,8 +46,9 @@ class Reader(Protocol):
     """Whether the answer is complete."""
     moved: bool
     """Set when something came."""
-    passes: Callable[[bytes], bool] | None
-    """Takes what was read between two chunks as it came, if it can; then it is not parsed."""
+    passes: Callable[[bytes, int], int] | None
+    """Takes whole chunks of what was read, from one between two chunks on, as they came, and says where it stopped.
+    Only the rest is parsed."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head has arrived."""
@@ -84,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._inside: list[None] = []
         """Holds something while a chunk is incomplete."""
         self._chunked = self._between = False
-        """Whether the parser stands between two chunks: what comes next may be passed by it."""
+        """Whether the parser stands between two chunks, and what comes next may be passed by it."""
         self.on_chunk_header: Callable[[], None] = partial(self._inside.append, None)
         self.on_chunk_complete: Callable[[], None] = self._inside.clear
         self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
@@ -139,23 +146,67 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the upstream's."""
+        begin, exchange = 0, self.exchange
+        if not self._between:
+            if self._headless and len(data) > MUCH:
+                begin = self._opening(data)
+        elif exchange is not None and exchange.passes is not None:
+            # `_passed`, written out: this runs for every read of every stream.
+            try:
+                begin = exchange.passes(data, 0)
+            except BaseException as error:
+                exchange.broken(error)
+                return
+            if begin:
+                exchange.moved = True
+        if begin < len(data):
+            self._read(data[begin:] if begin else data)
+
+    def _passed(self, data: bytes, begin: int) -> int:
+        """Pass on what can be passed on as it came; where the rest begins."""
         exchange = self.exchange
-        if self._between:
-            if exchange is not None and exchange.passes is not None:
-                try:
-                    if exchange.passes(data):
-                        exchange.moved = True
-                        return
-                except BaseException as error:
-                    exchange.broken(error)
-                    return
-            self._between = False
+        if exchange is None or exchange.passes is None:
+            return begin
+        try:
+            end = exchange.passes(data, begin)
+        except BaseException as error:
+            exchange.broken(error)
+            return len(data)
+        if end > begin:
+            exchange.moved = True
+        return end
+
+    def _opening(self, data: bytes) -> int:
+        """Read the head of an answer and its first chunks by themselves: what follows may be like them, and pass.
+
+        Where the rest begins. It is all the same to the answer how it was cut.
+        """
+        begin, edge = 0, data.find(HEAD_END) + len(HEAD_END)
+        for number in range(OPENING):
+            line = SIZE.match(data, edge)
+            edge = len(data) if line is None else line.end() + int(line[1], 16) + len(CRLF)
+            if edge >= len(data):
+                break
+            # No stream's first chunk is text.
+            if number:
+                self._read(data[begin:edge])
+                if not self.reusable:
+                    return len(data)
+                begin = self._passed(data, edge) if self._between else edge
+                if begin > edge:
+                    break
+        return begin
+
+    def _read(self, data: bytes) -> None:
+        exchange = self.exchange
+        self._between = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._failed(error)
             return
-        self._between = self._chunked and not self._inside and data.endswith(b"\r\n")
+        if self._chunked and exchange is not None and exchange.passes is not None:
+            self._between = not self._inside and data.endswith(CRLF)
         bodies = self._bodies
         if bodies and exchange is not None:
             # `_deliver`, written out: this runs for every read of every stream.

@@ -28,10 +28,11 @@ from relay.ir import Loss, Response
 from relay.kit import WholeEvents
 from relay.lost import answer_losses
 from relay.meter import Meter
+from relay.mould import Mould, chunks
 from relay.outlet import Outlet
 from relay.parted import frames_of, parted
 from relay.secret import Secret
-from relay.skim import Mould, SkimmingMeter
+from relay.skim import SkimmingMeter
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -121,7 +122,7 @@ class Delivery:
         """Who is given the encoder of a complete answer."""
         self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
         self.mould: Mould | None = None
-        """What the next chunk has to be like to pass as it comes; None: it has to be read."""
+        """What the next chunks have to be like to pass as they come; None: they have to be read."""
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.ended = False
@@ -170,18 +171,23 @@ class Delivery:
 
     # The sink
 
-    def passes(self, chunk: bytes) -> bool:
-        """Pass on a chunk of the upstream's body as it came, framing and all, if it is only one more piece of text."""
+    @property
+    def passes(self) -> Callable[[bytes, int], int] | None:
+        """What passes on more text of the upstream's body as it came; None where nothing passes so."""
+        return None if self.skimming is None else self._pass
+
+    def _pass(self, data: bytes, begin: int) -> int:
+        """Pass on whole chunks with their framing that hold nothing but text; where they end."""
         mould, skimming = self.mould, self.skimming
         if mould is None or skimming is None:
-            return False
-        text = mould.text_of(chunk)
-        if text < 0 or not self.outlet.passes(chunk):
-            return False
+            return begin
+        end, text = chunks(data, begin, *mould)
+        if end == begin or not self.outlet.passes(data if end - begin == len(data) else memoryview(data)[begin:end]):
+            return begin
         skimming.seen += text / 4
         self.last = EVENT_END
         self.quiet = False
-        return True
+        return end
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""

@@ -1,18 +1,23 @@
 """What tests need from outside this repository: recorded traffic and a small real model.
 
 Both are skipped where they are missing. `I8RELAY_REQUIRE_SHARED` and `I8RELAY_REQUIRE_MODEL` turn that into a failure,
-so that a run which was meant to use them cannot pass without.
+so that a run which was meant to use them cannot pass without. With `I8RELAY_TEST_COMPILED=off` the part in C is not
+there.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if os.environ.get("I8RELAY_TEST_COMPILED") == "off":
+    sys.modules["relay._mould"] = None  # type: ignore[assignment]
 
 # Also what helps the tests says what was otherwise, and does so without asserts, too.
 pytest.register_assert_rewrite(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from relay.skim import Mould, SkimmingMeter
+from relay.mould import Mould
+from relay.skim import SkimmingMeter
 from relay_openai.stream import ChatDecoder
 
 __all__ = ["chat_meter"]

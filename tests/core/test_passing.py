@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.connection import Connection
+import relay.connection
+from relay.connection import MUCH, Connection
 from relay.errors import RelayError
 from relay.meter import Meter
+from relay.mould import chunks
 from relay.outbox import Outbox
 from relay.skim import SkimmingMeter
 from relay_openai.skim import chat_meter
@@ -55,18 +57,21 @@ class Reading:
     def broken(self, error: BaseException) -> None:
         raise error
 
-    def take_as_it_came(self, data: bytes) -> bool:
+    def take_as_it_came(self, data: bytes, begin: int) -> int:
         mould = self.meter.mould
-        text = -1 if mould is None else mould.text_of(data)
-        if text < 0:
-            return False
-        size, _, rest = data.partition(b"\r\n")
-        assert rest.endswith(b"\r\n")
-        assert int(size, 16) == len(rest) - 2
+        if mould is None:
+            return begin
+        end, text = chunks(data, begin, *mould)
         self.meter.seen += text / 4
-        self.body += rest[:-2]
-        self.passed += 1
-        return True
+        while begin < end:
+            line = data.index(b"\r\n", begin) + 2
+            close = line + int(data[begin:line], 16)
+            assert data[close : close + 2] == b"\r\n"
+            self.body += data[line:close]
+            self.passed += 1
+            begin = close + 2
+        assert begin == end
+        return end
 
     def data(self, piece: bytes) -> None:
         self.meter.feed(piece)
@@ -122,13 +127,26 @@ def test_sizes_in_capitals_are_sizes_and_text_with_filling_is_text(form: str) ->
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "many",
     [
         chunk(event("b"), "0%x"),
-        chunk(event("b")).replace(b"\r\n", b";name=value\r\n", 1),
         chunk(event("b") + event("c")),
+        chunk(event("b")) + chunk(event("c"), "%X") + chunk(event("d") * 3),
+    ],
+)
+def test_several_chunks_and_several_events_in_one_pass_together(many: bytes) -> None:
+    reading = read([HEAD, chunk(event("a")), many + chunk(END) + chunk(DONE) + b"0\r\n\r\n"])
+    assert reading.passed == many.count(b"\n\r\n")
+    assert reading.meter.seen == (1 + many.count(b"content")) / 4
+    assert reading.ended
+    assert reading.body.endswith(END + DONE)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk(event("b")).replace(b"\r\n", b";name=value\r\n", 1),
         chunk(event("b")[:-1]) + chunk(b"\n"),
-        chunk(event("b")) + chunk(event("c")),
         chunk(event("b", ',"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}')),
         chunk(b": a comment\n\n"),
     ],
@@ -161,23 +179,52 @@ def test_a_body_without_chunks_is_never_taken_for_one() -> None:
     assert reading.ended
 
 
+def test_an_answer_that_comes_at_once_is_passed_on_from_its_second_text_on() -> None:
+    role = event("").replace(b'"content"', b'"role":"assistant","content"')
+    texts = [event(f"word {number}") for number in range(100)]
+    reading = read([HEAD + b"".join(map(chunk, [role, *texts, END, DONE])) + b"0\r\n\r\n"])
+    assert reading.passed == len(texts) - 1
+    assert reading.body == b"".join([role, *texts, END, DONE])
+    assert reading.ended
+    assert reading.meter.complete
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [HEAD[:-4] + b"\r\nX: 1\r\n", HEAD + b"fffff\r\n", HEAD + b"3\r\nabc\r\n" * 2 + b"zz\r\n", b"HTTP/9\r\n\r\n"],
+)
+def test_an_answer_that_comes_at_once_and_is_broken_is_an_error_or_goes_on(broken: bytes) -> None:
+    reading = read([broken + b"x" * MUCH])
+    assert not reading.ended
+    assert reading.passed == 0
+
+
 @FEW
 @given(
     texts=st.lists(st.text("abc \\n", max_size=5), min_size=1, max_size=8),
     together=st.lists(st.integers(1, 3), min_size=1, max_size=8),
     cuts=st.lists(st.integers(0, 2000), max_size=6),
+    much=st.sampled_from([0, MUCH]),
 )
-def test_however_a_body_is_cut_it_is_the_same(texts: list[str], together: list[int], cuts: list[int]) -> None:
+def test_however_a_body_is_cut_it_is_the_same(
+    texts: list[str], together: list[int], cuts: list[int], much: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relay.connection, "MUCH", much)
+        compare(texts, together, cuts)
+
+
+def compare(texts: list[str], together: list[int], cuts: list[int]) -> None:
     events = [event(text.replace("\\", "\\\\").replace("\n", "\\n")) for text in texts] + [END, DONE]
-    chunks: list[bytes] = []
+    pieces: list[bytes] = []
     rest = list(events)
     for number in together * len(events):
         if rest:
-            chunks.append(chunk(b"".join(rest[:number])))
+            pieces.append(chunk(b"".join(rest[:number])))
             del rest[:number]
-    data = HEAD + b"".join(chunks) + b"0\r\n\r\n"
+    data = HEAD + b"".join(pieces) + b"0\r\n\r\n"
     places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
-    whole = read([HEAD, *chunks, b"0\r\n\r\n"])
+    whole = read([HEAD, *pieces, b"0\r\n\r\n"])
     cut = read([data[begin:end] for begin, end in itertools.pairwise(places)])
     for reading in (whole, cut):
         assert reading.body == b"".join(events)

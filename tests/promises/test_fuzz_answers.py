@@ -21,10 +21,10 @@ from relay.exchange import Inflater
 from relay.kit import MAX_MESSAGE, SseDecoder, sse_frame
 from relay.manager import BoundFamily, Plugins
 from relay.meter import Meter
+from relay.mould import Mould, chunks
 from relay.outbox import Outbox
 from relay.parted import parted
 from relay.secret import Secret
-from relay.skim import Mould
 from relay_bedrock.frames import FrameDecoder
 from relay_gemini.framing import ObjectDecoder
 from tests.flow.fake import chat_chunk
@@ -407,13 +407,16 @@ class Heard:
         self.connection = connection
         self.ended = self.moved = False
         self.told: list[Any] = []
-        self.passes: Callable[[bytes], bool] | None = self.passed if passing else None
+        self.passes: Callable[[bytes, int], int] | None = self.passed if passing else None
 
-    def passed(self, chunk: bytes) -> bool:
-        if HELLO.text_of(chunk) < 0:
-            return False
-        self.data(chunk.partition(b"\r\n")[2][:-2])
-        return True
+    def passed(self, data: bytes, begin: int) -> int:
+        end, _ = chunks(data, begin, *HELLO)
+        while begin < end:
+            line = data.index(b"\r\n", begin) + 2
+            close = line + int(data[begin:line], 16)
+            self.data(data[line:close])
+            begin = close + 2
+        return end
 
     def broken(self, error: BaseException) -> None:
         raise error

@@ -8,7 +8,8 @@ from typing import Any
 from relay import Secret
 from relay.events import Event
 from relay.ir import Response
-from relay.skim import Mould, SkimmingMeter
+from relay.mould import Mould
+from relay.skim import SkimmingMeter
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
 from relay_openai.skim import chunk_mould

@@ -6,7 +6,8 @@ import re
 
 from relay.errors import RelayError
 from relay.kit import dumps
-from relay.skim import Mould, SkimmingMeter
+from relay.mould import Mould
+from relay.skim import SkimmingMeter
 from relay_openai.metering import WholeEvents
 from relay_openai.responses.answer import Envelope
 from relay_openai.responses.encoder import KEEP_ALIVE

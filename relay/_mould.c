@@ -1,0 +1,185 @@
+/* Plain text in a stream, told from all else: the compiled twin of what relay/mould.py does in Python.
+ *
+ * Everything is read between two pointers and nothing is written; no byte is looked at before it is known to be there.
+ * Both twins say the same of every input: tests/core/test_mould.py holds them against each other.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <string.h>
+
+#define DIGITS 7 /* hexadecimal digits of a chunk's size that are read */
+
+typedef struct {
+    const char *begin, *end;
+} span;
+
+typedef struct {
+    span head, tail, middle;
+    Py_ssize_t quotes; /* between the text and the tail */
+    Py_ssize_t line;   /* how far into the tail its first line end is; below 0: it has none */
+} mould;
+
+static int
+starts(const char *place, const char *end, span with)
+{
+    size_t size = (size_t)(with.end - with.begin);
+    return (size_t)(end - place) >= size && memcmp(place, with.begin, size) == 0;
+}
+
+/* Where a text ends that begins here: at a quote, at a line end, at a backslash with nothing to escape, or at the end. */
+static const char *
+text_end(const char *place, const char *end)
+{
+    while (place < end && *place != '"' && *place != '\n') {
+        if (*place != '\\')
+            place++;
+        else if (end - place < 2 || place[1] == '\n')
+            break;
+        else
+            place += 2;
+    }
+    return place;
+}
+
+/* The end of the event that begins here, and how long its text is; NULL if it is not of this kind. */
+static const char *
+event(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
+{
+    const char *text, *rest, *line, *tail;
+    Py_ssize_t quotes = 0;
+
+    if (!starts(place, end, kind->head))
+        return NULL;
+    text = place + (kind->head.end - kind->head.begin);
+    rest = text_end(text, end);
+    *size = rest - text;
+    if (kind->middle.begin == kind->middle.end)
+        return starts(rest, end, kind->tail) ? rest + (kind->tail.end - kind->tail.begin) : NULL;
+    if (kind->line < 0 || (line = memchr(rest, '\n', (size_t)(end - rest))) == NULL || line - rest < kind->line)
+        return NULL;
+    tail = line - kind->line;
+    if (!starts(rest, tail, kind->middle) || !starts(tail, end, kind->tail))
+        return NULL;
+    for (; rest < tail; rest++)
+        quotes += *rest == '"';
+    return quotes == kind->quotes ? tail + (kind->tail.end - kind->tail.begin) : NULL;
+}
+
+/* As many such events as there are, one behind the other. */
+static const char *
+events(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
+{
+    const char *next;
+    Py_ssize_t one;
+
+    while (place < end && (next = event(kind, place, end, &one)) != NULL && next > place) {
+        place = next;
+        *size += one;
+    }
+    return place;
+}
+
+static int
+value_of(char letter)
+{
+    if (letter >= '0' && letter <= '9')
+        return letter - '0';
+    letter |= 0x20;
+    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+}
+
+/* As many chunks of a chunked body as hold such events and nothing else. */
+static const char *
+chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
+{
+    for (;;) {
+        const char *next = place, *close;
+        Py_ssize_t length = 0, seen = 0;
+
+        while (next < end && next - place < DIGITS && value_of(*next) >= 0)
+            length = length * 16 + value_of(*next++);
+        if (length == 0 || end - next < 4 || next[0] != '\r' || next[1] != '\n')
+            return place;
+        next += 2;
+        if (end - next - 2 < length)
+            return place;
+        close = next + length;
+        if (close[0] != '\r' || close[1] != '\n' || events(kind, next, close, &seen) != close)
+            return place;
+        place = close + 2;
+        *size += seen;
+    }
+}
+
+static int
+bytes_of(PyObject *object, span *found)
+{
+    char *begin;
+    Py_ssize_t size;
+
+    if (PyBytes_AsStringAndSize(object, &begin, &size) < 0)
+        return -1;
+    found->begin = begin;
+    found->end = begin + size;
+    return 0;
+}
+
+/* (data, begin, head, tail, middle, quotes) -> (where it is something else, bytes of text before that) */
+static PyObject *
+looked(PyObject *const *args, Py_ssize_t count, const char *(*look)(const mould *, const char *, const char *, Py_ssize_t *))
+{
+    span data;
+    mould kind;
+    const char *line, *reached;
+    Py_ssize_t begin, size = 0;
+
+    if (count != 6) {
+        PyErr_SetString(PyExc_TypeError, "six arguments are needed");
+        return NULL;
+    }
+    if (bytes_of(args[0], &data) < 0 || bytes_of(args[2], &kind.head) < 0 || bytes_of(args[3], &kind.tail) < 0
+        || bytes_of(args[4], &kind.middle) < 0)
+        return NULL;
+    begin = PyLong_AsSsize_t(args[1]);
+    kind.quotes = PyLong_AsSsize_t(args[5]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (begin < 0 || begin > data.end - data.begin) {
+        PyErr_SetString(PyExc_ValueError, "begin is outside of data");
+        return NULL;
+    }
+    line = memchr(kind.tail.begin, '\n', (size_t)(kind.tail.end - kind.tail.begin));
+    kind.line = line == NULL ? -1 : line - kind.tail.begin;
+    reached = look(&kind, data.begin + begin, data.end, &size);
+    return Py_BuildValue("nn", reached - data.begin, size);
+}
+
+static PyObject *
+run(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    return looked(args, count, events);
+}
+
+static PyObject *
+pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    return looked(args, count, chunks);
+}
+
+static PyMethodDef functions[] = {
+    {"run", (PyCFunction)(void (*)(void))run, METH_FASTCALL, "See relay.mould.run."},
+    {"chunks", (PyCFunction)(void (*)(void))pieces, METH_FASTCALL, "See relay.mould.chunks."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "relay._mould", "Plain text in a stream, told from all else.", 0, functions, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__mould(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,95 @@
+"""The mould of an event: its bytes around a text. What fits it is text again, and need not be decoded to be known.
+
+`run` and `chunks` look at every byte of every stream that passes through, so there are two of them: these here, and the
+same in C (`relay/_mould.c`), which take a twentieth of the time and are used where they could be built.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["COMPILED", "CRLF", "SIZE", "Mould", "chunks", "run"]
+
+TEXT = re.compile(rb'[^"\\\n]*(?:\\.[^"\\\n]*)*')
+"""What stands between the quotes of a JSON string."""
+SIZE = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
+"""The line before a chunk."""
+CRLF = b"\r\n"
+
+
+class Mould(NamedTuple):
+    """The bytes of an event around its text: `head`, text, `tail`.
+
+    `tail` begins with the quote that ends the text and runs to the event's end, both included. Some vendors put filling
+    of changing length into it; then `middle` is the tail up to the filling, and `tail` what follows that.
+
+    Two events that begin and end alike may differ between: `"a"}]}` and `"a", "finish_reason": "stop"}]}` do. So what
+    is between must be the inside of one string by its escapes, and filling must have no quotes but those it is known
+    to have.
+    """
+
+    head: bytes
+    tail: bytes
+    middle: bytes = b""
+    quotes: int = 0
+    """Quotes between text and tail."""
+
+    @staticmethod
+    def of(event: bytes, text: tuple[int, int], filling: tuple[int, int] | None = None) -> Mould:
+        """The mould of an event whose text is there, and its filling there."""
+        begin, end = text
+        if filling is None:
+            return Mould(event[:begin], event[end:])
+        return Mould(event[:begin], event[filling[1] :], event[end : filling[0]], event.count(b'"', end, filling[1]))
+
+
+def run(data: bytes, begin: int, head: bytes, tail: bytes, middle: bytes, quotes: int) -> tuple[int, int]:
+    """As many events of one mould as there are from `begin` on: where they end, and their bytes of text."""
+    return _run(data, begin, len(data), Mould(head, tail, middle, quotes))
+
+
+def chunks(data: bytes, begin: int, head: bytes, tail: bytes, middle: bytes, quotes: int) -> tuple[int, int]:
+    """The same for whole chunks of a chunked body, framing and all, that hold such events and nothing else."""
+    mould, size = Mould(head, tail, middle, quotes), 0
+    while (line := SIZE.match(data, begin)) is not None:
+        close = line.end() + int(line[1], 16)
+        if close == line.end() or not data.startswith(CRLF, close):
+            break
+        reached, text = _run(data, line.end(), close, mould)
+        if reached != close:
+            break
+        begin = close + len(CRLF)
+        size += text
+    return begin, size
+
+
+def _run(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int]:
+    size = 0
+    while begin < end and (found := _event(data, begin, end, mould)) is not None and found[0] > begin:
+        begin = found[0]
+        size += found[1]
+    return begin, size
+
+
+def _event(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int] | None:
+    """The end of the event that begins there, and how long its text is; None if it is not of this kind."""
+    head, tail, middle, quotes = mould
+    text = TEXT.match(data, begin + len(head), end) if data.startswith(head, begin, end) else None
+    if text is None:
+        return None
+    rest = last = text.end()
+    if middle:
+        last = data.find(b"\n", rest, end) - tail.find(b"\n")
+        fits = rest <= last and b"\n" in tail and data.startswith(middle, rest, last)
+        if not fits or data.count(b'"', rest, last) != quotes:
+            return None
+    return (last + len(tail), rest - text.start()) if data.startswith(tail, last, end) else None
+
+
+COMPILED = True
+"""Whether the twins in C are used."""
+try:
+    from relay._mould import chunks, run  # type: ignore[assignment]
+except ImportError:
+    COMPILED = False
