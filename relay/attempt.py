@@ -45,6 +45,8 @@ MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of a complete answer; images and sound come inside."""
 MAX_ERROR = 1024 * 1024
 """Bytes of an error answer that are looked at."""
+ESCAPED = b"\\u00"
+"""How an escape of a letter begins."""
 
 NOTHING = Forward(b"")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -355,7 +357,7 @@ class Attempt:
         call = self.call
         meter = call.count = Meter()
         response = None
-        if self.native and call.check is None and not self.remembers:
+        if self.native and not self.remembers and (call.check is None or self._calls_nothing(body)):
             # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
             try:
                 usage = self.family.meter_response(self.target, headers, body, self.speaks)
@@ -364,6 +366,8 @@ class Attempt:
             if usage is not None and usage.input is not None and usage.output is not None:
                 meter.usage = usage
                 meter.complete = True
+                if call.check is not None:
+                    self._check(meter)
         if not meter.complete:
             response = self._read(status, headers, body)
             meter.complete = True
@@ -391,6 +395,12 @@ class Attempt:
         if self.dialect.keeps:
             self._shelve(encoded)
         self.outlet.answer(call.headers, "application/json", encoded, call.id)
+
+    def _calls_nothing(self, body: bytes) -> bool:
+        """Whether it can be seen at once that an answer calls no tool."""
+        words = self.dialect.call_words
+        # Nobody writes such words with escapes; if somebody does, it is read.
+        return bool(words) and ESCAPED not in body and not any(word in body for word in words)
 
     def _read(self, status: int, headers: Mapping[str, str], body: bytes) -> Response | None:
         """The answer as a hub value. Where it passes through, a fault of the reader costs its numbers and no more."""

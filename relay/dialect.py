@@ -105,6 +105,9 @@ class Dialect(ABC):
     """The body's own fields that say how much a call may cost, in small letters: those that `peek` reads for it."""
     tool_fields: ClassVar[tuple[str, ...]] = ()
     """The fields of the body that `tools` reads. What it made of the same ones is remembered then; empty: never."""
+    call_words: ClassVar[tuple[bytes, ...]] = ()
+    """Words of which one is in every complete answer that calls a tool. One that has none of them is passed on without
+    looking for calls in it; empty: each is looked at."""
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay import Target, Upstream
+from relay import Head, Target, Upstream
 from relay.errors import RelayError, Unsupported
 from relay.fold import unfold
 from relay.ir import (
@@ -250,3 +250,21 @@ def test_what_real_clients_send_loses_hints_only(client: str, family: str) -> No
 def test_what_is_refused_anyway_is_no_loss() -> None:
     with pytest.raises(RelayError):
         made("anthropic", Request("m", [Message("user", [Media("video", url="https://x.test/a.mp4")])]))
+
+
+@pytest.mark.parametrize("call", [ToolCall("c1", "f", "{}"), ToolCall("c1", "f", '{"a":"b"}')], ids=["empty", "full"])
+@pytest.mark.parametrize("name", [name for name, dialect in WHOLE.items() if dialect.call_words])
+def test_an_answer_that_calls_a_tool_has_one_of_its_dialects_words_for_that(name: str, call: ToolCall) -> None:
+    dialect = WHOLE[name]
+    body = dialect.encode_response(answer(call), Head("generate", "m", b"{}", {}))
+    assert any(word in body for word in dialect.call_words)
+    assert not any(
+        word in dialect.encode_response(answer(Text("A")), Head("generate", "m", b"{}", {}))
+        for word in dialect.call_words
+    )
+
+
+def test_every_dialect_with_tools_has_words_for_calls() -> None:
+    assert {name for name, dialect in WHOLE.items() if dialect.call_words} >= {
+        name for name, dialect in WHOLE.items() if dialect.tool_fields
+    }

@@ -46,6 +46,7 @@ class AnthropicMessages(Dialect):
     )
     keep_alive: ClassVar[bytes] = b'event: ping\ndata: {"type": "ping"}\n\n'
     tool_fields: ClassVar[tuple[str, ...]] = ("tools",)
+    call_words: ClassVar[tuple[bytes, ...]] = (b"tool_use",)
     capacity: ClassVar[Capacity] = CAPACITY
     losses: ClassVar[Sequence[LossKind]] = (FOREIGN, FOREIGN_CITATIONS)
     bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "stream"})

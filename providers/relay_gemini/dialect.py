@@ -64,6 +64,7 @@ class GenerateContent(Dialect):
     key_parameter: ClassVar[str] = "key"
     keep_alive: ClassVar[bytes] = b"\n"
     tool_fields: ClassVar[tuple[str, ...]] = ("tools",)
+    call_words: ClassVar[tuple[bytes, ...]] = (b"functionCall", b"function_call")
     capacity: ClassVar[Capacity] = CAPACITY
     losses: ClassVar[Sequence[LossKind]] = (FOREIGN,)
 

@@ -50,6 +50,7 @@ class OpenAIChat(Dialect):
     )
     keep_alive: ClassVar[bytes] = b": keep-alive\n\n"
     tool_fields: ClassVar[tuple[str, ...]] = ("tools", "functions")
+    call_words: ClassVar[tuple[bytes, ...]] = (b"tool_calls", b"function_call")
     capacity: ClassVar[Capacity] = CAPACITY
     bounds: ClassVar[frozenset[str]] = frozenset({"max_tokens", "max_completion_tokens", "n", "stream"})
 

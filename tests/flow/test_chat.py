@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from relay.manager import BoundFamily
 from tests.flow.conftest import Start, openai_config, read_stream
 from tests.flow.fake import DONE, USAGE, FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
 
@@ -317,6 +318,51 @@ async def test_tool_arguments_are_judged_and_the_verdict_is_kept(
     async with relay.chat(tools=[TOOL], stream=True) as response:
         assert await response.read() == body_of(tool_stream(arguments))
     assert [row.tools for row in await relay.rows()] == [verdict, verdict]
+
+
+@pytest.mark.promise("H-09")
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ({"content": "Sunny"}, False),
+        ({"content": "Those are tool_calls"}, True),
+        ({"content": "gr\u00fcn"}, True),
+    ],
+    ids=["no call", "the word for one", "an escape"],
+)
+async def test_only_an_answer_that_may_call_a_tool_is_read_for_that(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], read: bool
+) -> None:
+    seen: list[str] = []
+    translate = BoundFamily.translate_response
+
+    def noted(self: BoundFamily, *arguments: Any) -> Any:
+        seen.append("read")
+        return translate(self, *arguments)
+
+    monkeypatch.setattr(BoundFamily, "translate_response", noted)
+    choice = {"index": 0, "message": {"role": "assistant", **answer}, "finish_reason": "stop"}
+    # As hosts in Python write it: with escapes for all that is not ASCII.
+    body = json.dumps({"id": "1", "choices": [choice], "usage": USAGE}).encode()
+    upstream.scripts = [http(body)]
+    relay = await start(openai_config(upstream))
+    async with relay.chat(tools=[TOOL]) as response:
+        assert await response.read() == body
+        assert response.headers["x-relay-tool-arguments"] == "valid"
+    assert bool(seen) == read
+    row = await relay.row()
+    assert (row.tools, row.usage_source) == ("valid", "provider")
+
+
+@pytest.mark.promise("H-09")
+async def test_calls_under_an_escaped_name_are_judged_all_the_same(start: Start, upstream: FakeUpstream) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":3}'}}
+    choice = {"index": 0, "message": {"role": "assistant", "tool_calls": [call]}, "finish_reason": "stop"}
+    body = json.dumps({"id": "1", "choices": [choice], "usage": USAGE}).encode()
+    upstream.scripts = [http(body.replace(b"tool_calls", b"tool\\u005fcalls"))]
+    relay = await start(openai_config(upstream))
+    async with relay.chat(tools=[TOOL]) as response:
+        assert response.headers["x-relay-tool-arguments"] == "invalid"
 
 
 @pytest.mark.promise("H-09")

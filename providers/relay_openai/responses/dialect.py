@@ -52,6 +52,7 @@ class OpenAIResponses(Dialect):
         Route("DELETE", "/v1/responses/{id}", "drop"),
     )
     keeps: ClassVar[bool] = True
+    call_words: ClassVar[tuple[bytes, ...]] = (b'_call"',)
     bounds: ClassVar[frozenset[str]] = frozenset({"max_output_tokens", "stream"})
     keep_alive: ClassVar[bytes] = KEEP_ALIVE
     capacity: ClassVar[Capacity] = CAPACITY
