@@ -65,26 +65,28 @@ def chunks(data: bytes, begin: int, head: bytes, tail: bytes, middle: bytes, quo
 
 
 def _run(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int]:
+    head, tail, middle, _ = mould
     size = 0
-    while begin < end and (found := _event(data, begin, end, mould)) is not None and found[0] > begin:
-        begin = found[0]
-        size += found[1]
+    while begin < end and data.startswith(head, begin, end):
+        text = TEXT.match(data, begin + len(head), end)
+        if text is None:
+            break
+        rest = text.end()
+        last = _filled(data, rest, end, mould) if middle else rest
+        if last < rest or not data.startswith(tail, last, end) or last + len(tail) == begin:
+            break
+        begin = last + len(tail)
+        size += rest - text.start()
     return begin, size
 
 
-def _event(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int] | None:
-    """The end of the event that begins there, and how long its text is; None if it is not of this kind."""
-    head, tail, middle, quotes = mould
-    text = TEXT.match(data, begin + len(head), end) if data.startswith(head, begin, end) else None
-    if text is None:
-        return None
-    rest = last = text.end()
-    if middle:
-        last = data.find(b"\n", rest, end) - tail.find(b"\n")
-        fits = rest <= last and b"\n" in tail and data.startswith(middle, rest, last)
-        if not fits or data.count(b'"', rest, last) != quotes:
-            return None
-    return (last + len(tail), rest - text.start()) if data.startswith(tail, last, end) else None
+def _filled(data: bytes, begin: int, end: int, mould: Mould) -> int:
+    """Where the tail begins behind a filling; before `begin` if there is none that fits."""
+    _, tail, middle, quotes = mould
+    line = tail.find(b"\n")
+    last = data.find(b"\n", begin, end) - line
+    fits = line >= 0 and begin <= last and data.startswith(middle, begin, last)
+    return last if fits and data.count(b'"', begin, last) == quotes else -1
 
 
 COMPILED = True

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import logging
 import os
 import signal
 import socket
@@ -179,9 +180,14 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
     from relay.crowd import tidied
     from relay.door import RelayRunner, safe
     from relay.manager import Contradiction
+    from relay.mould import COMPILED
     from relay.stalls import Stalls
     from relay.store import StoreError
 
+    if not COMPILED and (place is None or place.first):
+        logging.getLogger("relay").info(
+            "the relay's part in C could not be built here: bursts of streams cost more, and nothing else changes"
+        )
     if not safe():
         fail("aiohttp is here without its compiled parser, and the other one is not fit for this: install its wheel")
     config, host = start.config, start.config.settings.server.host
