@@ -206,8 +206,7 @@ class Delivery:
                     self.last = data
                     self.quiet = False
                     self.outlet.send(data)
-                if self.skimming is not None:
-                    self.mould = self.skimming.mould if self.filter is None or resting(self.filter) else None
+                self._learn()
                 return True
             data, go_on = self._judged(piece, counter)
         else:
@@ -223,7 +222,13 @@ class Delivery:
             self.size += len(data)
             if self.meter.begun or self.size > PREAMBLE_BYTES:
                 self._open()
+                self._learn()
         return go_on
+
+    def _learn(self) -> None:
+        """What the next chunks have to be like to pass unread."""
+        if self.skimming is not None:
+            self.mould = self.skimming.mould if self.filter is None or resting(self.filter) else None
 
     def full(self) -> bool:
         """Whether the client is slower than the upstream."""
