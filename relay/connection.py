@@ -192,8 +192,9 @@ class Connection(asyncio.Protocol):
                 self._read(data[begin:edge])
                 if not self.reusable:
                     return len(data)
-                begin = self._passed(data, edge) if self._between else edge
-                if begin > edge:
+                begin = edge
+                if not self._between or (begin := self._passed(data, edge)) > edge:
+                    # Nothing passes here, or what could has.
                     break
         return begin
 
