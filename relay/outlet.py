@@ -51,7 +51,7 @@ def _standing(second: int) -> str:
 class Nowhere:
     """Takes what a call says whose client has gone."""
 
-    _paused = False
+    writing_paused = False
 
     @property
     def transport(self) -> Nowhere:
@@ -164,7 +164,7 @@ class Outlet:
         """More of a stream, chunks with their framing. False: it has to take the way of all others."""
         protocol = self._protocol
         transport = protocol.transport
-        if transport is None or transport.is_closing() or protocol._paused:
+        if transport is None or transport.is_closing() or protocol.writing_paused:
             return False
         self._outbox.write(transport, chunks)
         return True
@@ -192,7 +192,7 @@ class Outlet:
 
     def full(self) -> bool:
         """Whether the client reads more slowly than it is written to."""
-        return self._protocol._paused
+        return self._protocol.writing_paused
 
     async def drain(self) -> None:
         """Wait until the client has read on. Raises ConnectionError if it has gone."""

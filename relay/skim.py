@@ -69,8 +69,8 @@ class SkimmingMeter(Meter):
             self._take(data)
 
     def _take(self, data: bytes) -> None:
-        if not data.endswith(b"\n\n"):
-            end = data.rfind(b"\n\n") + 2
+        if not data.endswith(EVENT_END):
+            end = data.rfind(EVENT_END) + len(EVENT_END)
             rest = data[end:] if end > 1 else data
             if b"\r" in rest or len(rest) > LONGEST:
                 # Line ends of another kind, or events so long that skimming saves nothing.
