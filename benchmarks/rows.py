@@ -71,7 +71,9 @@ async def measure(count: int, folder: Path) -> None:
         for number in range(count):
             one = row(number)
             if journal is not None:
-                journal.over(one)
+                place = journal.begin(one.request_id, one.operation, one.model, 1, one.at, 1, 1, 1, one.stream)
+                journal.over(place, one.status, one.outcome, one.usage_source, one.stream, one.usage, one.cost)
+                one = one._replace(place=place)
             store.usage.put(one)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)

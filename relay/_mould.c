@@ -114,44 +114,76 @@ chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
 static int
 bytes_of(PyObject *object, span *found)
 {
-    char *begin;
-    Py_ssize_t size;
-
-    if (PyBytes_AsStringAndSize(object, &begin, &size) < 0)
+    if (!PyBytes_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "bytes are needed");
         return -1;
-    found->begin = begin;
-    found->end = begin + size;
+    }
+    found->begin = PyBytes_AS_STRING(object);
+    found->end = found->begin + PyBytes_GET_SIZE(object);
     return 0;
 }
 
-/* (data, begin, head, tail, middle, quotes) -> (where it is something else, bytes of text before that) */
+/* A relay.mould.Mould, which is a tuple. */
+static int
+mould_of(PyObject *object, mould *kind)
+{
+    const char *line;
+
+    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 4) {
+        PyErr_SetString(PyExc_TypeError, "a mould is needed");
+        return -1;
+    }
+    if (bytes_of(PyTuple_GET_ITEM(object, 0), &kind->head) < 0 || bytes_of(PyTuple_GET_ITEM(object, 1), &kind->tail) < 0
+        || bytes_of(PyTuple_GET_ITEM(object, 2), &kind->middle) < 0)
+        return -1;
+    kind->quotes = PyLong_AsSsize_t(PyTuple_GET_ITEM(object, 3));
+    if (kind->quotes == -1 && PyErr_Occurred())
+        return -1;
+    line = memchr(kind->tail.begin, '\n', (size_t)(kind->tail.end - kind->tail.begin));
+    kind->line = line == NULL ? -1 : line - kind->tail.begin;
+    return 0;
+}
+
+static PyObject *
+pair(Py_ssize_t first, Py_ssize_t second)
+{
+    PyObject *both = PyTuple_New(2), *one = PyLong_FromSsize_t(first), *two = PyLong_FromSsize_t(second);
+
+    if (both == NULL || one == NULL || two == NULL) {
+        Py_XDECREF(both);
+        Py_XDECREF(one);
+        Py_XDECREF(two);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(both, 0, one);
+    PyTuple_SET_ITEM(both, 1, two);
+    return both;
+}
+
+/* (data, begin, mould) -> (where it is something else, bytes of text before that) */
 static PyObject *
 looked(PyObject *const *args, Py_ssize_t count, const char *(*look)(const mould *, const char *, const char *, Py_ssize_t *))
 {
     span data;
     mould kind;
-    const char *line, *reached;
+    const char *reached;
     Py_ssize_t begin, size = 0;
 
-    if (count != 6) {
-        PyErr_SetString(PyExc_TypeError, "six arguments are needed");
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "three arguments are needed");
         return NULL;
     }
-    if (bytes_of(args[0], &data) < 0 || bytes_of(args[2], &kind.head) < 0 || bytes_of(args[3], &kind.tail) < 0
-        || bytes_of(args[4], &kind.middle) < 0)
+    if (bytes_of(args[0], &data) < 0 || mould_of(args[2], &kind) < 0)
         return NULL;
     begin = PyLong_AsSsize_t(args[1]);
-    kind.quotes = PyLong_AsSsize_t(args[5]);
-    if (PyErr_Occurred())
+    if (begin == -1 && PyErr_Occurred())
         return NULL;
     if (begin < 0 || begin > data.end - data.begin) {
         PyErr_SetString(PyExc_ValueError, "begin is outside of data");
         return NULL;
     }
-    line = memchr(kind.tail.begin, '\n', (size_t)(kind.tail.end - kind.tail.begin));
-    kind.line = line == NULL ? -1 : line - kind.tail.begin;
     reached = look(&kind, data.begin + begin, data.end, &size);
-    return Py_BuildValue("nn", reached - data.begin, size);
+    return pair(reached - data.begin, size);
 }
 
 static PyObject *

@@ -310,7 +310,8 @@ class Relay:
             self.bill(call)
         if call.abandoned:
             call.left()
-        now = self.clock()
+        clock = self.clock
+        now = clock()
         usage = call.usage
         if call.hold is not None:
             call.hold.settle(call.cost or 0)
@@ -351,8 +352,8 @@ class Relay:
                 usage,
                 call.price,
                 call.cost,
-                None if call.first_byte is None else round((call.first_byte - call.started) * 1000),
-                round((now - call.started) * 1000),
+                None if call.first_byte is None else int((call.first_byte - call.started) * 1000 + 0.5),
+                int((now - call.started) * 1000 + 0.5),
                 call.attempts,
                 call.error_code,
                 call.tools,
@@ -360,8 +361,8 @@ class Relay:
                 0,
             ),
         )
-        if journal is not None:
-            journal.over(row)
+        if journal is not None and place >= 0:
+            journal.over(place, call.status, call.outcome, call.usage_source, stream, usage, call.cost)
         self.store.usage.put(row)
 
     async def settle_crashed(self) -> None:

@@ -379,7 +379,8 @@ class Attempt:
                     call.losses += answer_losses(
                         unfold(response), self.dialect.name, self.dialect.capacity, remembered=self.keeps
                     )
-        call.first_byte = self.relay.clock()
+        clock = self.relay.clock
+        call.first_byte = clock()
         self.relay.bill(call)
         self._describe()
         if self.native:

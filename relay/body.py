@@ -22,6 +22,8 @@ SPELLED = len("model") * len("\\u006d")
 BACKSLASH = 0x5C
 BOM = b"\xef\xbb\xbf"
 MODEL = frozenset({"model"})
+SETS = 256
+LONGEST_NAMES = 1024
 MAX_NAME = 256
 """Longest model name, in characters."""
 
@@ -33,11 +35,25 @@ def read_body(raw: bytes) -> dict[str, Any]:
     all the same: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
     """
     data = read_object(raw)
-    if not "".join(data).islower():
+    names = tuple(data)
+    if names not in _proper:
         _refuse_spellings(data, MODEL)
+        _remember(names)
     if not _once(raw, data):
         _refuse_twins(raw)
     return data
+
+
+_proper: dict[tuple[str, ...], None] = {}
+"""Names of the fields of bodies that were looked at before: clients send a few sets of them, over and over."""
+
+
+def _remember(names: tuple[str, ...]) -> None:
+    """None of these is another spelling. Neither many are kept nor long ones: callers choose them."""
+    if sum(map(len, names)) <= LONGEST_NAMES:
+        if len(_proper) >= SETS:
+            _proper.clear()
+        _proper[names] = None
 
 
 def _once(raw: bytes, data: Mapping[str, Any]) -> bool:

@@ -27,57 +27,49 @@ __all__ = ["Call"]
 
 
 class Call:
-    """A request that passed authentication. It leaves exactly one usage row, however it ends.
+    """A request that passed authentication. It leaves exactly one usage row, however it ends."""
 
-    What is not known yet stands on the class: making a call stores only what it begins with.
-    """
+    __slots__ = (
+        "_request",
+        "abandoned",
+        "asked",
+        "at",
+        "attempts",
+        "awaited",
+        "billed",
+        "check",
+        "cost",
+        "count",
+        "course",
+        "delivery",
+        "dialect",
+        "error_code",
+        "first_byte",
+        "head",
+        "headers",
+        "hold",
+        "id",
+        "key",
+        "look",
+        "losses",
+        "model",
+        "operation",
+        "outcome",
+        "place",
+        "price",
+        "reservation",
+        "started",
+        "status",
+        "stops",
+        "target",
+        "tools",
+        "usage",
+        "usage_source",
+        "waits",
+        "wishes",
+    )
 
-    dialect: Dialect | None = None
-    head: Head | None = None
-    model: PublicModel | None = None
-    target: Target | None = None
-    reservation: Reservation | None = None
-    place: int = -1
-    """Where the journal of calls in flight has it; -1: it has not."""
-    hold: Hold | None = None
-    """What is set aside of the key's budget; None if it has none."""
-    check: ArgumentCheck | None = None
-    count: Count | None = None
-    """What was seen of the answer; None before there is one."""
-    delivery: Delivery | None = None
-    """What brings the stream to the client, once there is one."""
-    abandoned: bool = False
-    """Whether it goes on although its client has gone."""
-    waits: bool = False
-    """Whether it takes the usual way, on which a policy may make it wait."""
-    wishes: str = ""
-    """What its client's `Cache-Control` says; read only where a policy may want to know."""
-    awaited: bool = False
-    """Whether somebody else waits for the same answer."""
-    stops: dict[int, StopKind | None] | None = None
-    """Why each choice of the answer stopped; None where nobody looks."""
-    attempts: int = 0
-    course: Course | None = None
-    """Its way through the model's targets; None as long as there is but one step."""
-    asked: float | None = None
-    """Monotonic seconds when the target was asked; None: at once."""
-    outcome: Outcome = "ok"
-    status: int = 200
-    error_code: str | None = None
-    tools: Literal["valid", "invalid"] | None = None
-    """`valid` or `invalid` once the model's tool calls were checked."""
-    first_byte: float | None = None
-    """Monotonic seconds when the first output went to the client."""
-    usage: Usage | None = None
-    usage_source: UsageSource = "none"
-    price: Price | None = None
-    cost: int | None = None
-    billed: bool = False
-    look: Look | None = None
-    """What it has looked for among what is kept for its key; None as long as that is nothing."""
-    _request: Request | None = None
-
-    def __init__(self, id: str, key: Key, operation: str, *, started: float, at: int) -> None:
+    def __init__(self, id: str, key: Key, operation: str, started: float, at: int) -> None:
         self.id = id
         self.key = key
         self.operation = operation
@@ -88,6 +80,50 @@ class Call:
         self.headers: dict[str, str] = {}
         """Headers of ours for the answer, whatever becomes of it."""
         self.losses: list[Loss] = []
+        self.hold: Hold | None = None
+        """What is set aside of the key's budget; None if it has none."""
+        self.check: ArgumentCheck | None = None
+        self.abandoned = False
+        """Whether it goes on although its client has gone."""
+        self.billed = False
+        self.outcome: Outcome = "ok"
+        self.status = 200
+        self.error_code: str | None = None
+        self.tools: Literal["valid", "invalid"] | None = None
+        """`valid` or `invalid` once the model's tool calls were checked."""
+        self.dialect: Dialect | None = None
+        self.head: Head | None = None
+        self.model: PublicModel | None = None
+        self.target: Target | None = None
+        self.reservation: Reservation | None = None
+        self.place = -1
+        """Where the journal of calls in flight has it; -1: it has not."""
+        self.count: Count | None = None
+        """What was seen of the answer; None before there is one."""
+        self.delivery: Delivery | None = None
+        """What brings the stream to the client, once there is one."""
+        self.waits = False
+        """Whether it takes the usual way, on which a policy may make it wait."""
+        self.wishes = ""
+        """What its client's `Cache-Control` says; read only where a policy may want to know."""
+        self.awaited = False
+        """Whether somebody else waits for the same answer."""
+        self.stops: dict[int, StopKind | None] | None = None
+        """Why each choice of the answer stopped; None where nobody looks."""
+        self.attempts = 0
+        self.course: Course | None = None
+        """Its way through the model's targets; None as long as there is but one step."""
+        self.asked: float | None = None
+        """Monotonic seconds when the target was asked; None: at once."""
+        self.first_byte: float | None = None
+        """Monotonic seconds when the first output went to the client."""
+        self.usage: Usage | None = None
+        self.usage_source: UsageSource = "none"
+        self.price: Price | None = None
+        self.cost: int | None = None
+        self.look: Look | None = None
+        """What it has looked for among what is kept for its key; None as long as that is nothing."""
+        self._request: Request | None = None
 
     @property
     def request(self) -> Request:

@@ -147,10 +147,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the upstream's."""
         begin, exchange = 0, self.exchange
-        if not self._between:
-            if self._headless and len(data) > MUCH:
-                begin = self._opening(data)
-        elif exchange is not None and exchange.passes is not None:
+        if self._between and exchange is not None and exchange.passes is not None:
             # `_passed`, written out: this runs for every read of every stream.
             try:
                 begin = exchange.passes(data, 0)
@@ -159,6 +156,10 @@ class Connection(asyncio.Protocol):
                 return
             if begin:
                 exchange.moved = True
+                if begin == len(data):
+                    return
+        elif self._headless and len(data) > MUCH:
+            begin = self._opening(data)
         if begin < len(data):
             self._read(data[begin:] if begin else data)
 

@@ -19,7 +19,6 @@ REQUESTS, TOKENS = (
     tuple(f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset")) for kind in ("requests", "tokens")
 )
 """Headers that tell how far a limit is used up."""
-LIMITS = "".join(f"{name}: %s\r\n" for name in (*REQUESTS, *TOKENS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,12 @@ class Dialect(ABC):
     request_id_header: ClassVar[str] = ""
     """Where clients of this dialect look for the request's id, if not in `x-request-id`, which all answers have."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.limit_headers is not Dialect.limit_headers and "limit_lines" not in vars(cls):
+            # Those that are written out are not its own.
+            cls.limit_lines = Dialect._limit_lines  # type: ignore[method-assign]
+
     @abstractmethod
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. Raises BadParameter, naming the parameter, where it cannot be read."""
@@ -155,17 +160,19 @@ class Dialect(ABC):
 
     def limit_lines(self, requests: View | None, tokens: View | None) -> str:
         """The same as lines of a head."""
-        if requests is None or tokens is None or type(self).limit_headers is not Dialect.limit_headers:
-            return "".join(map("%s: %s\r\n".__mod__, self.limit_headers(requests, tokens).items()))
+        if requests is None or tokens is None:
+            return self._limit_lines(requests, tokens)
         # As nearly always, written out: this runs for every call.
-        return LIMITS % (
-            requests.limit,
-            requests.remaining,
-            duration(requests.reset),
-            tokens.limit,
-            tokens.remaining,
-            duration(tokens.reset),
+        limit, remaining, reset = requests[:]
+        most, left, after = tokens[:]
+        return (
+            f"x-ratelimit-limit-requests: {limit}\r\nx-ratelimit-remaining-requests: {remaining}\r\n"
+            f"x-ratelimit-reset-requests: {duration(reset)}\r\nx-ratelimit-limit-tokens: {most}\r\n"
+            f"x-ratelimit-remaining-tokens: {left}\r\nx-ratelimit-reset-tokens: {duration(after)}\r\n"
         )
+
+    def _limit_lines(self, requests: View | None, tokens: View | None) -> str:
+        return "".join([f"{name}: {value}\r\n" for name, value in self.limit_headers(requests, tokens).items()])
 
     def repeatable(self, head: Head) -> bool:
         """Whether the answer stands for itself: the request refers to nothing that is kept, nor will others to it.

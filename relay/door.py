@@ -84,7 +84,7 @@ class Door(Gate):
 
     def outlet(self, head: KnownHead) -> Outlet:
         """Where the answer goes."""
-        return Outlet(self, self.relay.outbox, chunked=head.chunked, keep_alive=head.keep_alive)
+        return Outlet(self, self.relay.outbox, head.chunked, head.keep_alive)
 
     def passed(self, outlet: Outlet) -> None:
         """The call is over: the next one may come."""

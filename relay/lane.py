@@ -102,8 +102,9 @@ class Lane:
         if key is None or head.origins is not relay.origins:
             return None
         dialect = head.dialect
-        at = int(relay.wall() * 1000)
-        call = Call(new_request_id(at), key, "generate", started=relay.clock(), at=at)
+        wall, clock = relay.wall, relay.clock
+        at = int(wall() * 1000)
+        call = Call(new_request_id(at), key, "generate", clock(), at)
         call.dialect = dialect
         try:
             call.head = dialect.peek(raw, "generate", head.place, head.headers)

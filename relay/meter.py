@@ -100,13 +100,14 @@ class Meter:
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in decoded events."""
+        begun = self.begun
         for event in events:
             kind = type(event)
             method = _ADD.get(kind)
             if method is not None:
                 method(self, event)
-            if kind not in QUIET:
-                self.begun = True
+            if not begun and kind not in QUIET:
+                begun = self.begun = True
 
     def whole(self, response: Response) -> None:
         """Take in a complete answer."""

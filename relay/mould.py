@@ -44,14 +44,14 @@ class Mould(NamedTuple):
         return Mould(event[:begin], event[filling[1] :], event[end : filling[0]], event.count(b'"', end, filling[1]))
 
 
-def run(data: bytes, begin: int, head: bytes, tail: bytes, middle: bytes, quotes: int) -> tuple[int, int]:
+def run(data: bytes, begin: int, mould: Mould, /) -> tuple[int, int]:
     """As many events of one mould as there are from `begin` on: where they end, and their bytes of text."""
-    return _run(data, begin, len(data), Mould(head, tail, middle, quotes))
+    return _run(data, begin, len(data), mould)
 
 
-def chunks(data: bytes, begin: int, head: bytes, tail: bytes, middle: bytes, quotes: int) -> tuple[int, int]:
+def chunks(data: bytes, begin: int, mould: Mould, /) -> tuple[int, int]:
     """The same for whole chunks of a chunked body, framing and all, that hold such events and nothing else."""
-    mould, size = Mould(head, tail, middle, quotes), 0
+    size = 0
     while (line := SIZE.match(data, begin)) is not None:
         close = line.end() + int(line[1], 16)
         if close == line.end() or not data.startswith(CRLF, close):
@@ -92,6 +92,6 @@ def _filled(data: bytes, begin: int, end: int, mould: Mould) -> int:
 COMPILED = True
 """Whether the twins in C are used."""
 try:
-    from relay._mould import chunks, run  # type: ignore[assignment]
+    from relay._mould import chunks, run
 except ImportError:
     COMPILED = False

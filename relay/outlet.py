@@ -83,9 +83,7 @@ class Outlet:
 
     __slots__ = ("_outbox", "_protocol", "chunked", "keep_alive", "lines")
 
-    def __init__(
-        self, protocol: BaseProtocol, outbox: Outbox, *, chunked: bool = True, keep_alive: bool = True
-    ) -> None:
+    def __init__(self, protocol: BaseProtocol, outbox: Outbox, chunked: bool = True, keep_alive: bool = True) -> None:
         self._protocol: BaseProtocol | Nowhere = protocol
         self._outbox = outbox
         self.chunked = chunked
@@ -97,7 +95,7 @@ class Outlet:
     @classmethod
     def of(cls, request: web.BaseRequest, outbox: Outbox) -> Outlet:
         """The outlet of a request that aiohttp handles."""
-        return cls(request.protocol, outbox, chunked=request.version >= HttpVersion11, keep_alive=request.keep_alive)
+        return cls(request.protocol, outbox, request.version >= HttpVersion11, request.keep_alive)
 
     def write(self, data: bytes) -> None:
         """Bytes as they are."""
@@ -117,7 +115,8 @@ class Outlet:
         self._outbox.writelines(transport, (before, data, after))
 
     def _head(self, status: int, lines: list[str], headers: Mapping[str, str]) -> bytes:
-        lines += map("%s: %s\r\n".__mod__, headers.items())
+        for name, value in headers.items():
+            lines.append(f"{name}: {value}\r\n")
         if not self.keep_alive:
             lines.append("Connection: close\r\n")
         elif not self.chunked:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt
 from relay.body import check_bounds
@@ -48,7 +49,8 @@ ATTEMPTS: Mapping[str, type[Attempt]] = {"embeddings": EmbeddingAttempt}
 log = logging.getLogger("relay.pipeline")
 
 
-class Claims(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Claims:
     """What the calls of one key for one model count against."""
 
     key: Key
@@ -204,7 +206,8 @@ class Pipeline:
         tokens = head.input_estimate + output
         relay = self.relay
         now = relay.clock()
-        _, _, scopes, budget = self._claims(call.key, model)
+        claims = self._claims(call.key, model)
+        scopes, budget = claims.scopes, claims.budget
         account, amount = None, 0
         if budget:
             check_bounds(head.raw, head.data, dialect.bounds)
@@ -253,7 +256,7 @@ class Pipeline:
         """What a call of this key for this model counts against; remembered while neither changes."""
         place = (key.id, model.id)
         known = self._known.get(place)
-        if known is not None and known[0] is key and known[1] is model:
+        if known is not None and known.key is key and known.model is model:
             return known
         scopes = tuple(scope for scope in self._all_scopes(key, model) if scope.limits)
         if len(self._known) >= CLAIMS_KEPT:

@@ -51,7 +51,7 @@ class SkimmingMeter(Meter):
         """The next bytes. Any cut gives the same end, because only whole events are judged."""
         if self._moulds and not self._tail:
             # The way of nearly every piece: events of the kind that came last.
-            reached, text = run(data, 0, *self._moulds[0])
+            reached, text = run(data, 0, self._moulds[0])
             if reached == len(data):
                 self.seen += text / 4
                 self.span = 0, reached
@@ -98,7 +98,7 @@ class SkimmingMeter(Meter):
         """Events that fit a mould are measured, the others decoded, and new moulds made of them."""
         place = 0
         while place < len(data) and self.error is None and not self.complete:
-            reached = self._skim(data, place)
+            reached = self._skim(data, place) if self._moulds else place
             if reached == place:
                 reached = self._next(data, place)
                 self._read(data[place:reached])
@@ -116,7 +116,7 @@ class SkimmingMeter(Meter):
     def _skim(self, data: bytes, place: int) -> int:
         """Measure the events of one kind that begin there; where something else begins."""
         for mould in self._moulds:
-            reached, text = run(data, place, *mould)
+            reached, text = run(data, place, mould)
             if reached > place:
                 self.seen += text / 4
                 if reached - place > self.span[1] - self.span[0]:

@@ -181,13 +181,14 @@ class Delivery:
         mould, skimming = self.mould, self.skimming
         if mould is None or skimming is None:
             return begin
-        end, text = chunks(data, begin, *mould)
-        if end == begin or not self.outlet.passes(data if end - begin == len(data) else memoryview(data)[begin:end]):
+        end, text = chunks(data, begin, mould)
+        if end == begin:
             return begin
-        skimming.seen += text / 4
-        self.last = EVENT_END
-        self.quiet = False
-        return end
+        if self.outlet.passes(data if not begin and end == len(data) else memoryview(data)[begin:end]):
+            skimming.seen += text / 4
+            self.quiet = False
+            return end
+        return begin
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
@@ -229,6 +230,9 @@ class Delivery:
         """What the next chunks have to be like to pass unread."""
         if self.skimming is not None:
             self.mould = self.skimming.mould if self.filter is None or resting(self.filter) else None
+            if self.mould is not None:
+                # Nothing is held back, and what passes are whole events, too.
+                self.last = EVENT_END
 
     def full(self) -> bool:
         """Whether the client is slower than the upstream."""

@@ -71,16 +71,9 @@ class OpenAIChat(Dialect):
         tools = False
         if "tools" in data or "functions" in data:
             tools = bool([*read_definitions(data, "tools"), *read_definitions(data, "functions")])
+        # By their places: names cost a class as much as all else of the call.
         return Head(
-            operation=operation,
-            model=model,
-            raw=raw,
-            data=data,
-            stream=stream,
-            max_output=max_output(data),
-            choices=read_choices(data),
-            input_estimate=estimate_input(data),
-            has_tools=tools,
+            operation, model, raw, data, stream, max_output(data), read_choices(data), estimate_input(data), tools
         )
 
     def parse(self, head: Head) -> Request:

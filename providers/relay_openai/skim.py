@@ -10,7 +10,7 @@ from relay_openai.stream import ChatDecoder
 
 __all__ = ["chat_meter"]
 
-_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments)":\s*"((?:[^"\\]|\\.)*)"')
+_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments)":\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 _FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
 _NULL = re.compile(rb'"(?:finish_reason|usage)":\s*(?!null)[^\s,}]')
 

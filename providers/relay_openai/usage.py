@@ -13,14 +13,6 @@ __all__ = ["decode_usage", "encode_usage"]
 _USUAL = frozenset(
     ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 )
-_DETAILS = (
-    (
-        "prompt_tokens_details",
-        (("cached_tokens", "cache_read"), ("cache_write_tokens", "cache_write_5m"), ("audio_tokens", "audio_in")),
-    ),
-    ("completion_tokens_details", (("reasoning_tokens", "reasoning"), ("audio_tokens", "audio_out"))),
-)
-"""Where the hub has the details of the prompt's and of the completion's tokens."""
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -43,15 +35,26 @@ def decode_usage(raw: Any) -> Usage | None:
         and (len(raw) == 3 or raw.keys() <= _USUAL)
     ):
         # What most hosts send: nothing stands in an unusual place, and nothing is missing from the sum.
-        usage = Usage(prompt, completion, raw=raw)
-        for field, places in _DETAILS:
-            details = raw.get(field)
-            if isinstance(details, dict):
-                for name, place in places:
-                    # `token_count`, written out.
-                    count = details.get(name)
-                    if type(count) is int and 0 <= count <= MAX_TOKENS:
-                        setattr(usage, place, count)
+        usage = Usage(prompt, completion)
+        usage.raw = raw
+        inside, outside = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+        # `token_count`, written out.
+        if inside and type(inside) is dict:
+            count = inside.get("cached_tokens")
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                usage.cache_read = count
+            count = inside.get("audio_tokens")
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                usage.audio_in = count
+            if "cache_write_tokens" in inside:
+                usage.cache_write_5m = token_count(inside["cache_write_tokens"])
+        if outside and type(outside) is dict:
+            count = outside.get("reasoning_tokens")
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                usage.reasoning = count
+            count = outside.get("audio_tokens")
+            if type(count) is int and 0 <= count <= MAX_TOKENS:
+                usage.audio_out = count
         return usage
     prompt, completion, total = token_count(prompt), token_count(completion), token_count(total)
     if prompt is None and completion is None:

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from relay.ir import Usage
 
-__all__ = ["Journal", "Open", "Outcome", "Over", "UsageSource"]
+__all__ = ["Journal", "Open", "Outcome", "Placed", "UsageSource"]
 
 Outcome: TypeAlias = Literal[
     "ok", "client_abort", "upstream_cut", "upstream_error", "timeout", "rejected", "shutdown", "crashed"
@@ -90,42 +90,12 @@ class Open(NamedTuple):
     stream: bool
 
 
-class Over(Protocol):
-    """What of a usage row is kept until it is stored."""
+class Placed(Protocol):
+    """A row of a call that may have a place."""
 
     @property
     def place(self) -> int:
-        """Where the journal has the call."""
-        ...
-
-    @property
-    def stream(self) -> bool:
-        """Whether it was a stream."""
-        ...
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def outcome(self) -> Outcome:
-        """How it ended."""
-        ...
-
-    @property
-    def usage_source(self) -> UsageSource:
-        """How its counts are known."""
-        ...
-
-    @property
-    def usage(self) -> Usage | None:
-        """Its counts."""
-        ...
-
-    @property
-    def cost(self) -> int | None:
-        """Nano-dollars."""
+        """Where the journal has the call; -1: it has not."""
         ...
 
 
@@ -200,16 +170,21 @@ class Journal:
             PACK(self._map, at_byte, text, request_id.encode(), key, at, *counts, end)
         return place
 
-    def over(self, row: Over) -> None:
-        """A call is over, and this is its row: what of it matters most is kept, too, if it has a place."""
-        place = row.place
-        if place < 0:
-            return
-        usage, cost = row.usage, row.cost
-        if row.status == 200 and row.usage_source == "provider" and row.outcome == "ok":
-            end = GOOD[row.stream]
+    def over(
+        self,
+        place: int,
+        status: int,
+        outcome: Outcome,
+        source: UsageSource,
+        stream: bool,
+        usage: Usage | None,
+        cost: int | None,
+    ) -> None:
+        """The call that has this place is over: what of its row matters most is kept."""
+        if status == 200 and source == "provider" and outcome == "ok":
+            end = GOOD[stream]
         else:
-            end = _end(row.status, row.outcome, row.usage_source, row.stream, OVER)
+            end = _end(status, outcome, source, stream, OVER)
         at_byte = place * SIZE + AFTER
         try:
             # Counts that are known, as nearly always.
@@ -218,7 +193,7 @@ class Journal:
             counts = (None, None, cost) if usage is None else (usage.input, usage.output, cost)
             PACK_RESULT(self._map, at_byte, *(UNKNOWN if count is None else min(count, MOST) for count in counts), end)
 
-    def stored(self, rows: Iterable[Over]) -> None:
+    def stored(self, rows: Iterable[Placed]) -> None:
         """These rows are in the database."""
         memory, free = self._map, self._free
         for row in rows:

@@ -24,11 +24,12 @@ def storable(text: str) -> str:
 def pack(request_id: str) -> bytes | str:
     """A request id as stored: half as long if it is hexadecimal or a UUID, else the text itself."""
     if request_id.startswith(OURS) and len(request_id) == OUR_LENGTH:
+        rest = request_id[len(OURS) :]
         try:
-            packed = bytes.fromhex(request_id[len(OURS) :])
+            packed = bytes.fromhex(rest)
         except ValueError:
             packed = b""
-        if packed.hex() == request_id[len(OURS) :]:
+        if packed.hex() == rest:
             return OUR_MARK + packed
     prefix = next((start for start in PREFIXES[1:] if request_id.startswith(start)), "")
     rest = request_id[len(prefix) :]

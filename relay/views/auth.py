@@ -30,13 +30,7 @@ async def authenticate(relay: Relay, request: web.Request, operation: str, diale
     parameter = "" if dialect is None else dialect.key_parameter
     token = token_of(request.headers, request.query.getall(parameter, ()) if parameter else ())
     key = relay.store.ring.get(token) or await _looked_up(relay, request, token)
-    call = Call(
-        id=request[REQUEST_ID],
-        key=key,
-        operation=operation,
-        started=relay.clock(),
-        at=int(relay.wall() * 1000),
-    )
+    call = Call(request[REQUEST_ID], key, operation, relay.clock(), int(relay.wall() * 1000))
     call.headers.update(request.get(CROSS_ORIGIN, ()))
     request[HEADERS] = call.headers
     return call

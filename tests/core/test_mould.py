@@ -55,9 +55,9 @@ def filled(text: bytes, filling: bytes) -> bytes:
 @pytest.mark.parametrize("text", [b"", b"a", b'say \\"hi\\"', b"\\\\", b"\\u00e9", "ü".encode(), b"\r\t\x00"])
 def test_what_is_between_the_quotes_of_one_string_is_text(twin: Any, text: bytes) -> None:
     data = plain(b"first") + plain(text) + plain(b"last")
-    assert twin.run(data, 0, *PLAIN) == (len(data), 9 + len(text))
+    assert twin.run(data, 0, PLAIN) == (len(data), 9 + len(text))
     data = filled(text, b"xyz") + filled(text, b"")
-    assert twin.run(data, 0, *FILLED) == (len(data), 2 * len(text))
+    assert twin.run(data, 0, FILLED) == (len(data), 2 * len(text))
 
 
 @both
@@ -75,17 +75,17 @@ def test_what_is_between_the_quotes_of_one_string_is_text(twin: Any, text: bytes
     ],
 )
 def test_it_ends_where_anything_else_begins(twin: Any, odd: bytes) -> None:
-    assert twin.run(plain(b"one") + odd + plain(b"two"), 0, *PLAIN) == (len(plain(b"one")), 3)
+    assert twin.run(plain(b"one") + odd + plain(b"two"), 0, PLAIN) == (len(plain(b"one")), 3)
     if odd.count(b'"') != filled(b"", b"").count(b'"'):
-        assert twin.run(filled(b"one", b"xy") + odd, 0, *FILLED) == (len(filled(b"one", b"xy")), 3)
+        assert twin.run(filled(b"one", b"xy") + odd, 0, FILLED) == (len(filled(b"one", b"xy")), 3)
 
 
 @both
 def test_where_to_begin_is_the_callers_choice(twin: Any) -> None:
     data = b"odd" + plain(b"one")
-    assert twin.run(data, 0, *PLAIN) == (0, 0)
-    assert twin.run(data, 3, *PLAIN) == (len(data), 3)
-    assert twin.run(data, len(data), *PLAIN) == (len(data), 0)
+    assert twin.run(data, 0, PLAIN) == (0, 0)
+    assert twin.run(data, 3, PLAIN) == (len(data), 3)
+    assert twin.run(data, len(data), PLAIN) == (len(data), 0)
 
 
 def chunk(data: bytes, form: str = "%x") -> bytes:
@@ -96,7 +96,7 @@ def chunk(data: bytes, form: str = "%x") -> bytes:
 @pytest.mark.parametrize("form", ["%x", "%X", "0%x", "%07x"])
 def test_chunks_pass_with_their_framing(twin: Any, form: str) -> None:
     data = chunk(plain(b"one"), form) + chunk(plain(b"two") + plain(b"three"), form)
-    assert twin.chunks(data, 0, *PLAIN) == (len(data), 11)
+    assert twin.chunks(data, 0, PLAIN) == (len(data), 11)
 
 
 @both
@@ -122,7 +122,7 @@ def test_chunks_pass_with_their_framing(twin: Any, form: str) -> None:
 )
 def test_what_is_no_whole_chunk_of_text_does_not_pass(twin: Any, odd: bytes) -> None:
     good = chunk(plain(b"one"))
-    assert twin.chunks(good + odd, 0, *PLAIN) == (len(good), 3)
+    assert twin.chunks(good + odd, 0, PLAIN) == (len(good), 3)
 
 
 PARTS = st.sampled_from(
@@ -168,7 +168,7 @@ def streams(draw: st.DrawFn) -> tuple[bytes, int, Mould]:
 def test_both_say_the_same(stream: tuple[bytes, int, Mould]) -> None:
     data, begin, mould = stream
     for name in ("run", "chunks"):
-        said = [getattr(twin, name)(data, begin, *mould) for twin in TWINS]
+        said = [getattr(twin, name)(data, begin, mould) for twin in TWINS]
         assert said[0] == said[1]
         end, size = said[0]
         assert begin <= end <= len(data)

@@ -61,7 +61,7 @@ class Reading:
         mould = self.meter.mould
         if mould is None:
             return begin
-        end, text = chunks(data, begin, *mould)
+        end, text = chunks(data, begin, mould)
         self.meter.seen += text / 4
         while begin < end:
             line = data.index(b"\r\n", begin) + 2

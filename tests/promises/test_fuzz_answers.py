@@ -410,7 +410,7 @@ class Heard:
         self.passes: Callable[[bytes, int], int] | None = self.passed if passing else None
 
     def passed(self, data: bytes, begin: int) -> int:
-        end, _ = chunks(data, begin, *HELLO)
+        end, _ = chunks(data, begin, HELLO)
         while begin < end:
             line = data.index(b"\r\n", begin) + 2
             close = line + int(data[begin:line], 16)

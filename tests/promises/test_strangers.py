@@ -48,7 +48,7 @@ def tables(root: object) -> Iterator[tuple[int, str]]:
 async def called(relay: Running, key: Key, name: str, *, fails: bool) -> None:
     """All of a call of the model, but what is sent and what comes back."""
     app = relay.relay
-    call = Call(f"req_{name}", key, "generate", started=app.clock(), at=int(app.wall() * 1000))
+    call = Call(f"req_{name}", key, "generate", app.clock(), int(app.wall() * 1000))
     call.dialect = app.plugins.dialects["openai-chat"]
     body = {"model": name, "messages": [{"role": "user", "content": "Hi"}]}
     call.head = call.dialect.peek(json.dumps(body).encode(), "generate", {}, {})

@@ -44,6 +44,10 @@ def stored(journal: Journal, place: int) -> None:
     journal.stored([row])
 
 
+def over(journal: Journal, row: UsageRow) -> None:
+    journal.over(row.place, row.status, row.outcome, row.usage_source, row.stream, row.usage, row.cost)
+
+
 def crash(journal: Journal) -> None:
     """Let go of the file as the system does for a process that was killed."""
     journal._map.close()
@@ -73,10 +77,9 @@ def test_a_call_that_was_over_is_found_as_its_row_would_say(database: Path, make
     journal = Journal.open(database)
     row = make(3, request_id=ID, outcome="client_abort", usage_source="partial", status=499, stream=False)
     row = row._replace(place=begin(journal, request_id=ID))
-    journal.over(row)
+    over(journal, row)
     refused = make(4, outcome="rejected", usage_source="none", status=402, usage=None, cost=0)
-    journal.over(refused._replace(place=begin(journal, request_id=refused.request_id)))
-    journal.over(make(5))
+    over(journal, refused._replace(place=begin(journal, request_id=refused.request_id)))
     crash(journal)
     first, second = Journal.open(database).left()
     assert (first.outcome, first.source, first.status, first.stream) == ("client_abort", "partial", 499, False)
@@ -170,7 +173,7 @@ async def test_rows_give_their_places_back_once_they_are_stored(tmp_path: Path, 
     assert journal is not None
     for number in range(1200):
         row = make(number)._replace(place=begin(journal, number))
-        journal.over(row)
+        over(journal, row)
         store.usage.put(row)
     assert journal.in_use() == 1200
     await store.usage.flush()

@@ -193,6 +193,6 @@ def test_escapes_are_text_like_any_other(text: str, filled: bool) -> None:
     meter.feed(of(text))
     assert meter.seen - before == len(text) / 4, "it was measured, and not decoded"
     chunk = b"%x\r\n%s\r\n" % (len(of(text)), of(text))
-    assert chunks(chunk, 0, *mould) == (len(chunk), len(text))
+    assert chunks(chunk, 0, mould) == (len(chunk), len(text))
     meter.feed(of(text) + of(text))
     assert meter.seen - before == 3 * len(text) / 4
