@@ -88,8 +88,9 @@ class Attempt:
         self.outlet = outlet
         self.forward = NOTHING
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
-        self.native = self.dialect.name in target.upstream.dialects
-        self.speaks = self.dialect.name if self.native else ""
+        name = call.dialect.name
+        self.native = name in target.upstream.dialects
+        self.speaks = name if self.native else ""
         """The dialect in which the upstream is asked; empty for its family's own format."""
         self.remembers = self.native and call.head.has_tools and bool(target.upstream.options.get("reasoning_memory"))
         """Whether this upstream wants its reasoning back from clients of its own dialect, who may have dropped it."""

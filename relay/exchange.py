@@ -89,29 +89,29 @@ class Exchange:
     __slots__ = (
         "_begun",
         "_connection",
-        "_error",
         "_inflate",
         "_limit",
         "_listener",
         "_paused",
         "_pieces",
         "_pool",
-        "_raised",
         "_request",
         "_sink",
         "_size",
-        "_stopped",
         "_upstream",
         "_waiter",
         "_way",
         "_whole",
         "deadline",
         "ended",
+        "error",
         "headers",
         "latest",
         "moved",
         "passes",
+        "raised",
         "status",
+        "stopped",
     )
 
     def __init__(self, pool: Pool, request: UpstreamRequest, upstream: Upstream) -> None:
@@ -135,10 +135,13 @@ class Exchange:
         self.passes: Callable[[bytes, int], int] | None = None
         """The sink's way of taking what was read from one place on as it came, framing and all: up to which place."""
         self._begun = False
-        self._stopped = False
+        self.stopped = False
+        """Whether the sink has had enough."""
         self._paused = False
-        self._error: RelayError | None = None
-        self._raised: BaseException | None = None
+        self.error: RelayError | None = None
+        """Why there will be no more."""
+        self.raised: BaseException | None = None
+        """What the sink raised."""
         self._inflate: Inflater | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
@@ -168,21 +171,6 @@ class Exchange:
         return True
 
     @property
-    def error(self) -> RelayError | None:
-        """Why there will be no more."""
-        return self._error
-
-    @property
-    def raised(self) -> BaseException | None:
-        """What the sink raised."""
-        return self._raised
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the sink has had enough."""
-        return self._stopped
-
-    @property
     def overfull(self) -> bool:
         """Whether more came than is kept."""
         return 0 < self._limit < self._size
@@ -197,7 +185,7 @@ class Exchange:
         self._limit = 0
         self._sink = sink
         self._offer(sink)
-        while self._pieces and not self._stopped:
+        while self._pieces and not self.stopped:
             self._give(sink, self._pieces.popleft())
         self._size = 0
 
@@ -209,10 +197,10 @@ class Exchange:
 
     def leave_in(self, seconds: float) -> None:
         """Nobody listens any more; if the answer's end comes in that time, its connection can be used again."""
-        if self.ended or self._error is not None:
+        if self.ended or self.error is not None:
             self.leave()
             return
-        self._stopped = True
+        self.stopped = True
         self.passes = None
         self._resume()
         self._listener = Farewell(self)
@@ -231,10 +219,10 @@ class Exchange:
         pool.enter(self)
         try:
             connection.write(head, request.body)
-            while not self.status and self._error is None:
+            while not self.status and self.error is None:
                 await self._wait(upstream.first_byte_timeout)
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
         except BaseException:
             self.leave()
             raise
@@ -265,11 +253,11 @@ class Exchange:
     async def read(self, limit: int) -> bytes:
         """The whole body, at most `limit` bytes."""
         self._limit = limit
-        while not self.ended and self._error is None and self._size <= limit:
+        while not self.ended and self.error is None and self._size <= limit:
             self._resume()
             await self._wait(self._patience())
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self._size > limit:
             raise UpstreamProtocol(f"the upstream's answer is longer than {limit} bytes")
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -283,8 +271,8 @@ class Exchange:
 
     async def __anext__(self) -> bytes:
         while not self._pieces:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             if self.ended:
                 raise StopAsyncIteration
             self._resume()
@@ -296,24 +284,24 @@ class Exchange:
 
     async def pump(self, sink: Sink) -> None:
         """Give the rest of the body to `sink` in the same turn of the event loop in which it arrives."""
-        while self._pieces and not self._stopped:
-            self._stopped = not sink.take(self._pieces.popleft())
+        while self._pieces and not self.stopped:
+            self.stopped = not sink.take(self._pieces.popleft())
             await sink.drain()
         self._size = 0
         self._sink = sink
         self._offer(sink)
         try:
-            while not (self._stopped or self.ended or self._error or self._raised):
+            while not (self.stopped or self.ended or self.error or self.raised):
                 self._resume()
                 await self._wait(self._patience())
-                if self._paused and not self._stopped:
+                if self._paused and not self.stopped:
                     await sink.drain()
         finally:
             self._sink = self.passes = None
-        if self._raised is not None:
-            raise self._raised
-        if self._error is not None and not self._stopped:
-            raise self._error
+        if self.raised is not None:
+            raise self.raised
+        if self.error is not None and not self.stopped:
+            raise self.error
 
     def _patience(self) -> float:
         return self._upstream.idle_timeout if self._begun else self._upstream.first_byte_timeout
@@ -358,7 +346,7 @@ class Exchange:
 
     def broken(self, error: BaseException) -> None:
         """What the sink raised: it belongs to whoever pumps or listens, not to the event loop that runs this."""
-        self._raised = error
+        self.raised = error
         self._stop()
 
     def data(self, piece: bytes) -> None:
@@ -394,7 +382,7 @@ class Exchange:
                 self._pause()
             self._wake()
             return
-        if self._stopped:
+        if self.stopped:
             return
         self.moved = True
         # `_give`, written out: this runs for every piece of every stream.
@@ -427,7 +415,7 @@ class Exchange:
             self.passes = getattr(sink, "passes", None)
 
     def _stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
         self.passes = None
         self._wake()
 
@@ -441,8 +429,8 @@ class Exchange:
 
     def fail(self, error: RelayError) -> None:
         """There will be no more."""
-        if not self.ended and self._error is None:
-            self._error = error
+        if not self.ended and self.error is None:
+            self.error = error
             self._wake()
 
     def expire(self, now: float) -> None:

@@ -82,6 +82,39 @@ class Delivery:
     that a native stream needs. Whoever feeds it calls `finish` or `fail` in the end, and `close` in any case.
     """
 
+    __slots__ = (
+        "call",
+        "choices",
+        "counter",
+        "decoder",
+        "dialect",
+        "early",
+        "encoder",
+        "ended",
+        "filter",
+        "fold",
+        "held",
+        "keep",
+        "last",
+        "loop",
+        "meter",
+        "mould",
+        "native",
+        "opened",
+        "outlet",
+        "plugin",
+        "quiet",
+        "relay",
+        "rest",
+        "secret",
+        "shelve",
+        "size",
+        "skimming",
+        "stream_type",
+        "strict",
+        "timer",
+    )
+
     def __init__(
         self,
         relay: Relay,
