@@ -85,7 +85,7 @@ class SseDecoder:
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """Events completed by `data`. Raises UpstreamProtocol if one grows past the limit."""
         held = self._held
-        alone = data.startswith(b"data: ") and data.endswith(b"\n\n") and data.count(b"\n") == 2
+        alone = data.startswith(b"data: ") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
         if alone and not held and not self._cr and CR not in data:
             # Nearly every piece of every vendor is one such line.
             self._started = True

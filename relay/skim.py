@@ -13,7 +13,7 @@ from relay.events import ArgumentsDelta, StreamDecoder
 from relay.meter import Meter
 from relay.mould import Mould, run
 
-__all__ = ["SkimmingMeter"]
+__all__ = ["EVENT_END", "SkimmingMeter"]
 
 LONGEST = 65_536
 """Bytes of an incomplete event beyond which it is given to the decoder as it comes."""

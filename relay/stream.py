@@ -170,7 +170,7 @@ class Delivery:
         self.quiet = True
         """Whether nothing was sent since the keep-alive timer looked last."""
         self.loop = asyncio.get_running_loop()
-        self.timer = self.loop.call_later(PREAMBLE_SECONDS, self._late)
+        self.timer = self.loop.call_later(PREAMBLE_SECONDS, self._look)
 
     async def run(self, answer: Answer) -> None:
         """Deliver everything. Raises RelayError if it failed before anything was sent."""
@@ -491,7 +491,6 @@ class Delivery:
         course = self.call.course
         if course is not None:
             course.answered()
-        self.timer.cancel()
         self.opened = True
         headers = {**self.call.headers, "X-Accel-Buffering": "no"}
         if self.call.check is not None:
@@ -510,17 +509,25 @@ class Delivery:
             self.call.first_byte = self.relay.clock()
         self.quiet = False
         self.outlet.open(headers, self.stream_type, self.call.id, held, end=end)
-        if self.dialect.keep_alive and not end:
-            self._arm(self.relay.settings.server.keep_alive_seconds / 2)
+        if not end and self.relay.settings.server.keep_alive_seconds / 2 < PREAMBLE_SECONDS:
+            # The timer that runs would look too late; else it will do, as most streams are over by then.
+            self._arm()
 
-    def _late(self) -> None:
-        """The preamble has taken its time: from here on the client sees that there is somebody."""
-        # Too late for that, and the call is being ended.
-        with contextlib.suppress(ConnectionError, UpstreamTimeout):
-            self._open()
+    def _arm(self) -> None:
+        self.timer.cancel()
+        if self.dialect.keep_alive:
+            self.timer = self.loop.call_later(self.relay.settings.server.keep_alive_seconds / 2, self._look)
 
-    def _arm(self, seconds: float) -> None:
-        self.timer = self.loop.call_later(seconds, self._keep_alive)
+    def _look(self) -> None:
+        """It is time to see whether the client has heard from here."""
+        if self.opened:
+            self._keep_alive()
+        else:
+            # The preamble has taken its time: from here on the client sees that there is somebody. If it is too late
+            # for that, the call is being ended.
+            with contextlib.suppress(ConnectionError, UpstreamTimeout):
+                self._open()
+        self._arm()
 
     def _keep_alive(self) -> None:
         """Twice in the time that silence may last: was anything sent since? If not, send the dialect's nothing.
@@ -528,8 +535,7 @@ class Delivery:
         Never into an event that is half sent. A look costs nothing to the pieces, which only leave a mark.
         """
         quiet, self.quiet = self.quiet, True
-        self._arm(self.relay.settings.server.keep_alive_seconds / 2)
-        if quiet and self._between_events() and not self.full():
+        if quiet and self.dialect.keep_alive and self._between_events() and not self.full():
             with contextlib.suppress(ConnectionError):
                 last = self.last
                 knows = self._writer()

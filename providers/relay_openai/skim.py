@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 from relay.mould import Mould
-from relay.skim import SkimmingMeter
+from relay.skim import EVENT_END, SkimmingMeter
 from relay_openai.stream import ChatDecoder
 
 __all__ = ["chat_meter"]
 
 _TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments)":\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 _FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
+_FILLED = b'"obfuscation"'
 _NULL = re.compile(rb'"(?:finish_reason|usage)":\s*(?!null)[^\s,}]')
 
 
@@ -22,8 +23,10 @@ def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
 
 def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:
     """The mould of a chunk with one text and neither a finish reason nor a count; None for any other."""
-    texts = list(text.finditer(event))
-    if not event.startswith(b"data:") or event.count(b"\n") != 2 or len(texts) != 1 or _NULL.search(event):
+    if not event.startswith(b"data:") or event.find(b"\n") != len(event) - len(EVENT_END):
         return None
-    filling = _FILLING.search(event, texts[0].end(1))
+    texts = list(text.finditer(event))
+    if len(texts) != 1 or _NULL.search(event):
+        return None
+    filling = _FILLING.search(event, texts[0].end(1)) if _FILLED in event else None
     return Mould.of(event, texts[0].span(1), None if filling is None else filling.span(1))
