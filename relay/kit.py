@@ -92,6 +92,8 @@ class SseDecoder:
             return [("", data[6:-2])]
         if CR in data or self._cr:
             data = self._unify(data)
+        elif self._started and not held and data.endswith(b"\n\n"):
+            return _events(data)
         buffer = data
         if held:
             # What is held has no blank line in it. Looking for one in all of it again with each piece, or putting it
@@ -115,14 +117,7 @@ class SseDecoder:
             self._bounded()
             return []
         held += buffer[end + 2 :]
-        events = []
-        for block in buffer[:end].split(b"\n\n"):
-            # Nearly every block of every vendor is one `data: {...}` line.
-            if block.startswith(b"data: ") and b"\n" not in block:
-                events.append(("", block[6:]))
-            elif (event := _event(block)) is not None:
-                events.append(event)
-        return events
+        return _events(buffer[: end + 2])
 
     def flush(self) -> list[tuple[str, bytes]]:
         """The event that was still open when the stream ended, if it had data."""
@@ -143,6 +138,18 @@ class SseDecoder:
             data = data[1:]
         self._cr = data.endswith(b"\r") if data else False
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _events(data: bytes) -> list[tuple[str, bytes]]:
+    """The events of bytes that end with a blank line."""
+    events = []
+    for block in data[:-2].split(b"\n\n"):
+        # Nearly every block of every vendor is one `data: {...}` line.
+        if block.startswith(b"data: ") and b"\n" not in block:
+            events.append(("", block[6:]))
+        elif (event := _event(block)) is not None:
+            events.append(event)
+    return events
 
 
 def _event(block: bytes) -> tuple[str, bytes] | None:
