@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from relay.body import read_object
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
@@ -36,27 +38,75 @@ class Route:
     """Parameters of the query that `peek` finds beside those of the path; of several of one name the first."""
 
 
-@dataclass(slots=True)
 class Head:
     """What the core must know of a request before any translation, read by the dialect from the raw body."""
 
-    operation: str
-    model: str
-    raw: bytes
-    data: dict[str, Any]
-    """The parsed body."""
-    stream: bool = False
-    max_output: int | None = None
-    """Output tokens the caller allows per choice; None if it does not say."""
-    choices: int = 1
-    """Answers that the caller wants; 0 where nothing is generated."""
-    input_estimate: int = 0
-    """Estimated tokens of the prompt, for the reservation that the real count later settles."""
-    has_tools: bool = False
-    headers: dict[str, str] = field(default_factory=dict)
-    """Caller headers that the dialect lets through to an upstream of its own kind: an allow-list, never all."""
-    stream_type: str = ""
-    """The content type of this stream where it is not the dialect's usual one."""
+    __slots__ = (
+        "_data",
+        "choices",
+        "fields",
+        "has_tools",
+        "headers",
+        "input_estimate",
+        "max_output",
+        "model",
+        "operation",
+        "raw",
+        "spot",
+        "stream",
+        "stream_type",
+    )
+
+    def __init__(
+        self,
+        operation: str,
+        model: str,
+        raw: bytes,
+        data: dict[str, Any],
+        stream: bool = False,
+        max_output: int | None = None,
+        choices: int = 1,
+        input_estimate: int = 0,
+        has_tools: bool = False,
+        headers: dict[str, str] | None = None,
+        stream_type: str = "",
+        spot: tuple[int, int] | None = None,
+    ) -> None:
+        """`data` is the parsed body, or, if `spot` is given, what `relay.outline` has read of it."""
+        self.operation = operation
+        self.model = model
+        self.raw = raw
+        self.fields = data
+        """The parsed body, from which long texts may be missing: for all fields but those that the dialect has named
+        to `relay.outline`."""
+        self._data = data if spot is None else None
+        self.stream = stream
+        self.max_output = max_output
+        """Output tokens the caller allows per choice; None if it does not say."""
+        self.choices = choices
+        """Answers that the caller wants; 0 where nothing is generated."""
+        self.input_estimate = input_estimate
+        """Estimated tokens of the prompt, for the reservation that the real count later settles."""
+        self.has_tools = has_tools
+        self.headers = {} if headers is None else headers
+        """Caller headers that the dialect lets through to an upstream of its own kind: an allow-list, never all."""
+        self.stream_type = stream_type
+        """The content type of this stream where it is not the dialect's usual one."""
+        self.spot = spot
+        """Where the model's name stands in `raw`, quotes and all; None: it has to be looked for."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The parsed body, all of it: read now, if nobody has asked for it before."""
+        if self._data is None:
+            self._data = self.fields = read_object(self.raw)
+        return self._data
+
+    def with_body(self, raw: bytes, data: dict[str, Any]) -> Head:
+        """The same request with another body."""
+        new = copy(self)
+        new.raw, new.fields, new._data, new.spot = raw, data, data, None
+        return new
 
 
 class StreamFilter(Protocol):

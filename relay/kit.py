@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from relay.body import BOM
+from relay.dialect import Head
 from relay.errors import BadParameter, UpstreamBusy, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.events import Event
 from relay.fold import Fold
@@ -50,6 +51,7 @@ __all__ = [
     "media_type_of",
     "parse_data_url",
     "plain_message",
+    "renamed",
     "retry_after",
     "rewritten",
     "splice_model",
@@ -406,6 +408,16 @@ def splice_model(raw: bytes, data: Mapping[str, Any], model: str) -> bytes:
             break
     # As below.
     return dumps(wanted)
+
+
+def renamed(head: Head, model: str) -> bytes:
+    """A request's raw body for another model, with every other byte as it was."""
+    if head.spot is None:
+        return splice_model(head.raw, head.data, model)
+    if model == head.model:
+        return head.raw
+    begin, end = head.spot
+    return b"".join((head.raw[:begin], dumps(model), head.raw[end:]))
 
 
 def rewritten(candidates: Iterable[bytes], wanted: Mapping[str, Any]) -> bytes:

@@ -147,7 +147,7 @@ def _mark(dialect: Dialect, head: Head) -> tuple[str, bytes] | None:
     if not dialect.tool_fields:
         return None
     try:
-        return dialect.name, orjson.dumps([head.data.get(name) for name in dialect.tool_fields])
+        return dialect.name, orjson.dumps([head.fields.get(name) for name in dialect.tool_fields])
     except orjson.JSONEncodeError:
         # Nested too deeply, which is for the check to say.
         return None

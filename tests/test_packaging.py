@@ -196,16 +196,17 @@ def test_the_source_archive_holds_what_is_listed_and_nothing_that_runs_at_setup(
 def test_the_wheel_holds_exactly_the_files_of_the_packages(wheel: zipfile.ZipFile) -> None:
     wanted = set(shipped())
     assert {"relay/store/migrations/0001_keys_and_usage.sql", "relay_openai/hosts.toml", "relay/example.toml"} < wanted
-    compiled = f"relay/_mould{sysconfig.get_config_var('EXT_SUFFIX')}"
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    compiled = {f"relay/_mould{suffix}", f"relay/_outline{suffix}"}
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names - {compiled} == wanted
-    assert compiled in names or not COMPILED
+    assert names - compiled == wanted
+    assert compiled <= names or not COMPILED
 
 
 @pytest.mark.promise("P-10")
 def test_the_wheel_brings_nothing_that_runs_by_itself(wheel: zipfile.ZipFile) -> None:
     assert not [name for name in wheel.namelist() if name.endswith((".pth", ".pyc")) or ".data/" in name]
-    assert len([name for name in wheel.namelist() if name.endswith(".so")]) <= 1
+    assert len([name for name in wheel.namelist() if name.endswith(".so")]) <= 2
 
 
 @pytest.mark.promise("P-10")

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from relay import Dialect, Forward, Head, LimitView, Model, Route, Target
-from relay.body import read_body, read_model, read_stream
+from relay.body import read_model, read_stream
 from relay.errors import RelayError
 from relay.events import StreamEncoder
 from relay.ir import Capacity, LossKind, Request, Response, Tool
-from relay.kit import WholeEvents, dumps, splice_model
+from relay.kit import WholeEvents, dumps, renamed
+from relay.outline import read_outline
 from relay_anthropic.block import DIALECT
 from relay_anthropic.caller import parse_request, parse_tool
 from relay_anthropic.encoder import MessagesEncoder
 from relay_anthropic.foreign import LABEL, without_labelled
-from relay_anthropic.head import caller_headers, check_messages, estimate_input, has_definitions, read_limit
+from relay_anthropic.head import TEXTS, caller_headers, check_messages, estimate_input, has_definitions, read_limit
 from relay_anthropic.listing import model_object, models_object
 from relay_anthropic.losses import FOREIGN, FOREIGN_CITATIONS
 from relay_anthropic.message import message_body
@@ -62,7 +63,7 @@ class AnthropicMessages(Dialect):
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. Of the headers only the API version and the beta features pass."""
-        data = read_body(raw)
+        data, texts, spot = read_outline(raw, TEXTS)
         model = read_model(data)
         check_messages(data)
         generates = operation == "generate"
@@ -73,9 +74,10 @@ class AnthropicMessages(Dialect):
             data=data,
             stream=generates and read_stream(data),
             max_output=read_limit(data) if generates else None,
-            input_estimate=estimate_input(data),
+            input_estimate=estimate_input(data) + texts,
             has_tools=has_definitions(data),
             headers=caller_headers(headers),
+            spot=spot,
         )
 
     def parse(self, head: Head) -> Request:
@@ -94,12 +96,12 @@ class AnthropicMessages(Dialect):
             if data is not head.data:
                 losses = [kind.at() for kind in lost]
                 return Forward(dumps({**data, "model": target.model}), stream_filter, losses)
-        return Forward(splice_model(head.raw, head.data, target.model), stream_filter)
+        return Forward(renamed(head, target.model), stream_filter)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions. Tools of the vendor's own types have no schema to check."""
         found: list[tuple[str, Tool]] = []
-        for place, value in enumerate(head.data.get("tools") or ()):
+        for place, value in enumerate(head.fields.get("tools") or ()):
             tool = parse_tool(value, f"tools[{place}]")
             if isinstance(tool, Tool):
                 found.append((f"tools[{place}].input_schema", tool))

@@ -10,13 +10,16 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import fault, header, integer, items, obj
 from relay.kit import estimate_tokens
+from relay.outline import Texts
 from relay_anthropic.caller import MAX_OUTPUT
 from relay_anthropic.endpoint import VERSIONING
 
-__all__ = ["caller_headers", "check_messages", "estimate_input", "has_definitions", "read_limit"]
+__all__ = ["TEXTS", "caller_headers", "check_messages", "estimate_input", "has_definitions", "read_limit"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1500, "document": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
+TEXTS = Texts((b"messages", b"system"), (b"content", b"text", b"thinking", b"system"), (b"signature",))
+"""What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 _MESSAGE_TOKENS = 4
 """What a message costs beside its text."""
 

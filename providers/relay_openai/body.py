@@ -11,9 +11,10 @@ from relay.body import read_body, read_model, read_stream
 from relay.errors import BadParameter
 from relay.fields import fault, integer, items, obj
 from relay.kit import estimate_tokens
+from relay.outline import Texts
 from relay_openai.request import MAX_CHOICES, MAX_OUTPUT
 
-__all__ = ["estimate_input", "max_output", "read_body", "read_choices", "read_model", "read_stream"]
+__all__ = ["TEXTS", "estimate_input", "max_output", "read_body", "read_choices", "read_model", "read_stream"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {
     "image_url": 1000,
@@ -24,6 +25,8 @@ _MEDIA_TOKENS: Mapping[str, int] = {
 }
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
+TEXTS = Texts((b"messages",), (b"content", b"text", b"reasoning_content", b"refusal"), (b"url", b"data", b"file_data"))
+"""What is left out of a long body: texts that `estimate_input` would count all the same, and the data of media."""
 _DEFINED = frozenset(("tools", "functions", "response_format"))
 """What is part of the prompt without being a message."""
 _MESSAGE_TOKENS = 4

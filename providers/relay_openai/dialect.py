@@ -6,18 +6,18 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from relay import Dialect, Forward, Head, Route, Target
 from relay.errors import RelayError
 from relay.events import StreamEncoder
 from relay.ir import Capacity, Request, Response, Thinking, Tool
-from relay.kit import dumps, splice_model
+from relay.kit import dumps, renamed
+from relay.outline import read_outline
 from relay_openai.body import (
+    TEXTS,
     estimate_input,
     max_output,
-    read_body,
     read_choices,
     read_definitions,
     read_messages,
@@ -64,7 +64,7 @@ class OpenAIChat(Dialect):
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. No header passes: those of this format name the caller's own account."""
-        data = read_body(raw)
+        data, texts, spot = read_outline(raw, TEXTS)
         model = read_model(data)
         read_messages(data)
         stream = read_stream(data)
@@ -73,7 +73,18 @@ class OpenAIChat(Dialect):
             tools = bool([*read_definitions(data, "tools"), *read_definitions(data, "functions")])
         # By their places: names cost a class as much as all else of the call.
         return Head(
-            operation, model, raw, data, stream, max_output(data), read_choices(data), estimate_input(data), tools
+            operation,
+            model,
+            raw,
+            data,
+            stream,
+            max_output(data),
+            read_choices(data),
+            estimate_input(data) + texts,
+            tools,
+            None,
+            "",
+            spot,
         )
 
     def parse(self, head: Head) -> Request:
@@ -82,7 +93,7 @@ class OpenAIChat(Dialect):
 
     def forward(self, head: Head, target: Target) -> Forward:
         """The caller's bytes, but for the model's name and the wish to count tokens."""
-        body = splice_model(head.raw, head.data, target.model)
+        body = renamed(head, target.model)
         return metered(body, head, target) if head.stream else Forward(body)
 
     def remind(self, head: Head, recall: Callable[[str, int], Sequence[Thinking]]) -> Head:
@@ -92,18 +103,18 @@ class OpenAIChat(Dialect):
         if all(new is old for new, old in zip(messages, head.data["messages"], strict=True)):
             return head
         data = {**head.data, "messages": messages}
-        return replace(head, data=data, raw=dumps(data))
+        return head.with_body(dumps(data), data)
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, in the new and in the old form."""
         found: list[tuple[str, Tool]] = []
         # The input of a custom tool is free text.
-        customs = custom_names(head.data)
-        for place, value in enumerate(head.data.get("tools") or ()):
+        customs = custom_names(head.fields)
+        for place, value in enumerate(head.fields.get("tools") or ()):
             tool = parse_tool(value, f"tools[{place}]")
             if isinstance(tool, Tool) and tool.name not in customs:
                 found.append((f"tools[{place}].function.parameters", tool))
-        for place, value in enumerate(head.data.get("functions") or ()):
+        for place, value in enumerate(head.fields.get("functions") or ()):
             found.append((f"functions[{place}].parameters", parse_function(value, f"functions[{place}]")))
         return found
 
@@ -119,7 +130,7 @@ class OpenAIChat(Dialect):
             created=int(self._now()),
             new_id=self._new_id(),
             legacy=_legacy(head),
-            customs=custom_names(head.data),
+            customs=custom_names(head.fields),
         )
 
     def stream_encoder(self, head: Head) -> StreamEncoder:
@@ -128,9 +139,9 @@ class OpenAIChat(Dialect):
             model=head.model,
             created=int(self._now()),
             new_id=self._new_id(),
-            usage=asks_for_usage(head.data),
+            usage=asks_for_usage(head.fields),
             legacy=_legacy(head),
-            customs=custom_names(head.data),
+            customs=custom_names(head.fields),
         )
 
     def tells_failure(self, name: str, data: bytes) -> bool:
@@ -144,4 +155,4 @@ class OpenAIChat(Dialect):
 
 def _legacy(head: Head) -> bool:
     """Whether the caller knows functions only, and no tools."""
-    return bool(head.data.get("functions")) and not head.data.get("tools")
+    return bool(head.fields.get("functions")) and not head.fields.get("tools")

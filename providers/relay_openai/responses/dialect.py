@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from relay import Dialect, Forward, Head, Route, Target
@@ -103,7 +102,7 @@ class OpenAIResponses(Dialect):
     def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:
         """`previous_response_id` and references to items, replaced by what they name."""
         data = resumed(head.data, recall, native=native)
-        return head if data is head.data else replace(head, data=data, raw=dumps(data))
+        return head if data is head.data else head.with_body(dumps(data), data)
 
     def kept(self, head: Head, answer: bytes | StreamEncoder) -> Iterable[tuple[str, bytes]]:
         """The answer with its conversation, and its items, unless `store` is false."""
