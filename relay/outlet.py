@@ -62,6 +62,10 @@ class Nowhere:
         """Never."""
         return False
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
     def write(self, data: Buffer) -> None:
         """Nothing."""
 
@@ -161,9 +165,9 @@ class Outlet:
 
     def passes(self, chunks: Buffer) -> bool:
         """More of a stream, chunks with their framing. False: it has to take the way of all others."""
-        protocol = self._protocol
-        transport = protocol.transport
-        if transport is None or transport.is_closing() or protocol.writing_paused:
+        transport = self._protocol.transport
+        # Whatever waits to be sent says that a client may be slow; to ask its protocol would take a function more.
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return False
         self._outbox.write(transport, chunks)
         return True
