@@ -15,6 +15,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from relay.bound import BoundFamily, guarded
 from relay.budget import Ledger
 from relay.call import Call
 from relay.catalog import Catalog, load_plugins, read_catalog
@@ -30,7 +31,7 @@ from relay.lasting import Lasting
 from relay.life import Life
 from relay.limits import Limiter
 from relay.lines import Lines
-from relay.manager import BoundFamily, Plugins, guarded
+from relay.manager import Plugins
 from relay.memory import Memory
 from relay.meter import settled
 from relay.middleware import errors, finish_headers

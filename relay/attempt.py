@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from relay.bound import BoundFamily, guarded
 from relay.call import Call
 from relay.dialect import Forward, Head
 from relay.errors import (
@@ -28,7 +29,6 @@ from relay.ir import Loss, Response, Thinking, ToolCall
 from relay.kit import error_for_status
 from relay.limits import Limits, Reservation, Scope
 from relay.lost import answer_losses
-from relay.manager import BoundFamily, guarded
 from relay.memory import place_of
 from relay.meter import Meter
 from relay.outlet import Outlet

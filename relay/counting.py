@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt, content_type
+from relay.bound import guarded
 from relay.call import Call
 from relay.errors import PluginError, Unsupported, UpstreamError, UpstreamProtocol
 from relay.family import Target
 from relay.ir import Loss
-from relay.manager import guarded
 from relay.outlet import Outlet
 from relay.routing import PublicModel
 

@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from relay.bound import Ordering
 from relay.errors import (
     CoolingDown,
     NoSuchOperation,
@@ -33,7 +34,6 @@ from relay.errors import (
 from relay.family import Target
 from relay.health import Circuit, Health, Pace
 from relay.limits import duration
-from relay.manager import Ordering
 from relay.retry import LONGEST_PAUSE, RetryBudget, backoff
 from relay.routing import Group, PublicModel
 from relay.settings import RoutingSettings

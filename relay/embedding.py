@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from relay.attempt import Attempt, content_type
+from relay.bound import guarded
 from relay.counting import SOURCE
 from relay.errors import NoSuchOperation, PluginError, UpstreamProtocol
 from relay.ir import EmbeddingRequest, EmbeddingResponse, Loss, Usage
-from relay.manager import guarded
 from relay.meter import Meter
 
 __all__ = ["EmbeddingAttempt"]

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt
+from relay.bound import Policy, guarded
 from relay.call import Call
 from relay.dispatch import Course
 from relay.family import Target
 from relay.ir import StopKind
-from relay.manager import Policy, guarded
 from relay.outlet import Outlet
 from relay.pipeline import ATTEMPTS, Pipeline
 from relay.policy import Given, Question, Source

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt
+from relay.bound import BoundFamily
 from relay.call import Call
 from relay.embedding import EmbeddingAttempt
 from relay.events import ChoiceStop, Event, PartStart, StreamDecoder, StreamMeter
 from relay.family import Target
 from relay.ir import Response, StopKind, Usage
-from relay.manager import BoundFamily
 from relay.outlet import Outlet
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.manager import BoundFamily
+from relay.bound import BoundFamily
 from relay.testing.serving import Serving, serving
 from relay.testing.translation import TranslationSuite
 from relay.testing.upstream import FakeUpstream, Step, http, stream

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from relay.bound import BoundFamily
 from relay.errors import RelayError, Unsupported, UpstreamError
 from relay.events import Event, Failure, MessageStop, StreamDecoder, UsageSeen
 from relay.family import Target, Upstream, UpstreamRequest
 from relay.fold import Fold
 from relay.ir import Loss, Message, Request, Response, Text, ToolCall
-from relay.manager import BoundFamily, Plugins
+from relay.manager import Plugins
 from relay.secret import Secret
 from relay.testing.damage import ODD_BODIES, damaged, pieces, places, renumbered, reshaped
 from relay.testing.grammar import check_events, check_usage, decoded

@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from relay.body import deep
+from relay.bound import failed
 from relay.call import Call
 from relay.dialect import Dialect, Route
 from relay.errors import BadParameter, InternalError, RelayError, TooLarge
-from relay.manager import failed
 from relay.middleware import DIALECT, EXPECTED, INVALID, LEFT, STOPPED
 from relay.outlet import Outlet, Written
 from relay.repeats import HEADER

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from relay.bound import guarded
 from relay.dialect import Dialect
 from relay.errors import NoSuchRoute, RelayError, Unavailable
-from relay.manager import guarded
 from relay.middleware import DIALECT
 from relay.store import Key, StoreError
 from relay.views.auth import authenticate

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay import Target, Upstream
+from relay.bound import Ordering
 from relay.dispatch import Course, Dispatch
 from relay.errors import (
     CoolingDown,
@@ -22,7 +23,6 @@ from relay.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from relay.manager import Ordering
 from relay.routing import PublicModel
 from relay.secret import Secret
 from relay.settings import RoutingSettings

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay.manager import BoundFamily
+from relay.bound import BoundFamily
 from tests.flow.conftest import Start, openai_config, read_stream
 from tests.flow.fake import DONE, USAGE, FakeUpstream, chat_answer, chat_chunk, chat_stream, http, stream
 

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import ModelListing, Target, Upstream
+from relay.bound import BoundFamily
 from relay.connection import HEAD_BYTES, Connection
 from relay.dialect import Dialect
 from relay.errors import RelayError, UpstreamError
 from relay.events import Event, Failure, MessageStop, StreamMeter
 from relay.exchange import Inflater
 from relay.kit import MAX_MESSAGE, SseDecoder, sse_frame
-from relay.manager import BoundFamily, Plugins
+from relay.manager import Plugins
 from relay.meter import Meter
 from relay.mould import Mould, chunks
 from relay.outbox import Outbox
