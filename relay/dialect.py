@@ -162,8 +162,8 @@ class Dialect(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.limit_headers is not Dialect.limit_headers and "limit_lines" not in vars(cls):
-            # Those that are written out are not its own.
+        if cls.limit_headers is not Dialect.limit_headers and cls.limit_lines is Dialect.limit_lines:
+            # Those that are written out there are not its own.
             cls.limit_lines = Dialect._limit_lines  # type: ignore[method-assign]
 
     @abstractmethod

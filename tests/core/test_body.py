@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from relay import body as module
 from relay.body import FEW, LONG, read_body
 from relay.errors import BadParameter
 
@@ -59,3 +60,22 @@ def test_models_inside_of_other_things_are_no_twins(text: str) -> None:
     data = json.loads(written(text, "with blanks"))
     data["metadata"] = {"model": "other", "a": ["model", {"model": "model"}]}
     assert read_body(json.dumps(data).encode()) == data
+
+
+def test_names_that_were_looked_at_once_are_not_looked_at_again_and_bad_ones_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proper: dict[tuple[str, ...], None] = {}
+    monkeypatch.setattr(module, "_proper", proper)
+    monkeypatch.setattr(module, "SETS", 3)
+    for _ in range(2):
+        read_body(b'{"model":"m","Other":1}')
+        with pytest.raises(BadParameter, match="another way"):
+            read_body(b'{"model":"m","MODEL":"n"}')
+    assert list(proper) == [("model", "Other")]
+    long = "x" * module.LONGEST_NAMES
+    read_body(f'{{"model":"m","{long}":1}}'.encode())
+    assert list(proper) == [("model", "Other")]
+    for number in range(9):
+        read_body(f'{{"model":"m","{number}":1}}'.encode())
+        assert len(proper) <= 3
