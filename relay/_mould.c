@@ -109,15 +109,25 @@ value_of(char letter)
 static const char *
 chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
 {
+    span line = {place, place}; /* the last one with a size, which the next one often repeats */
+    Py_ssize_t length = 0;
+
     for (;;) {
         const char *next = place, *close;
-        Py_ssize_t length = 0, seen = 0;
+        Py_ssize_t seen = 0;
 
-        while (next < end && next - place < DIGITS && value_of(*next) >= 0)
-            length = length * 16 + value_of(*next++);
-        if (length == 0 || end - next < 4 || next[0] != '\r' || next[1] != '\n')
-            return place;
-        next += 2;
+        if (length && starts(place, end, line))
+            next += line.end - line.begin;
+        else {
+            length = 0;
+            while (next < end && next - place < DIGITS && value_of(*next) >= 0)
+                length = length * 16 + value_of(*next++);
+            if (length == 0 || end - next < 4 || next[0] != '\r' || next[1] != '\n')
+                return place;
+            next += 2;
+            line.begin = place;
+            line.end = next;
+        }
         if (end - next - 2 < length)
             return place;
         close = next + length;

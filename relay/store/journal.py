@@ -106,10 +106,12 @@ class Journal:
         self._path = path
         self._file = file
         self._others = others
-        self._made = max(STEP, os.fstat(file).st_size // SIZE)
+        found = os.fstat(file).st_size
+        self._made = max(STEP, found // SIZE)
         os.posix_fallocate(file, 0, self._made * SIZE)
         self._map = mmap.mmap(file, self._made * SIZE)
-        self._left = [place for place in range(self._made) if _taken(self._map, place)]
+        # In what is new there is nothing, and what is not looked at takes no memory.
+        self._left = [place for place in range(min(self._made, -(-found // SIZE))) if _taken(self._map, place)]
         taken = set(self._left)
         self._free = [place for place in reversed(range(self._made)) if place not in taken]
         """The lowest are taken first: few calls touch few pages."""
