@@ -311,8 +311,7 @@ class Relay:
             self.bill(call)
         if call.abandoned:
             call.left()
-        clock = self.clock
-        now = clock()
+        now = self.clock()
         usage = call.usage
         if call.hold is not None:
             call.hold.settle(call.cost or 0)

@@ -380,8 +380,7 @@ class Attempt:
                     call.losses += answer_losses(
                         unfold(response), self.dialect.name, self.dialect.capacity, remembered=self.keeps
                     )
-        clock = self.relay.clock
-        call.first_byte = clock()
+        call.first_byte = self.relay.clock()
         self.relay.bill(call)
         self._describe()
         if self.native:

@@ -156,8 +156,6 @@ class Connection(asyncio.Protocol):
                 return
             if begin:
                 exchange.moved = True
-                if begin == len(data):
-                    return
         elif self._headless and len(data) > MUCH:
             begin = self._opening(data)
         if begin < len(data):

@@ -212,7 +212,7 @@ class Dialect(ABC):
         """The same as lines of a head."""
         if requests is None or tokens is None:
             return self._limit_lines(requests, tokens)
-        # As nearly always, written out: this runs for every call.
+        # As nearly always, written out: this runs for every call. A plain tuple is taken apart in a tenth of the time.
         limit, remaining, reset = requests[:]
         most, left, after = tokens[:]
         return (

@@ -102,9 +102,8 @@ class Lane:
         if key is None or head.origins is not relay.origins:
             return None
         dialect = head.dialect
-        wall, clock = relay.wall, relay.clock
-        at = int(wall() * 1000)
-        call = Call(new_request_id(at), key, "generate", clock(), at)
+        at = int(relay.wall() * 1000)
+        call = Call(new_request_id(at), key, "generate", relay.clock(), at)
         call.dialect = dialect
         try:
             call.head = dialect.peek(raw, "generate", head.place, head.headers)

@@ -37,7 +37,7 @@ class SkimmingMeter(Meter):
     def __init__(
         self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None], *, tells_calls: bool = True
     ) -> None:
-        Meter.__init__(self)
+        super().__init__()
         self.tells_calls = tells_calls
         self.span = NOWHERE
         """Where in the bytes that it was given last it saw whole events of plain text and nothing else."""

@@ -520,6 +520,8 @@ class Delivery:
 
     def _look(self) -> None:
         """It is time to see whether the client has heard from here."""
+        # First: whatever ends the call meanwhile ends the timer, too.
+        self._arm()
         if self.opened:
             self._keep_alive()
         else:
@@ -527,7 +529,6 @@ class Delivery:
             # for that, the call is being ended.
             with contextlib.suppress(ConnectionError, UpstreamTimeout):
                 self._open()
-        self._arm()
 
     def _keep_alive(self) -> None:
         """Twice in the time that silence may last: was anything sent since? If not, send the dialect's nothing.

@@ -1,8 +1,8 @@
 """What tests need from outside this repository: recorded traffic and a small real model.
 
 Both are skipped where they are missing. `I8RELAY_REQUIRE_SHARED` and `I8RELAY_REQUIRE_MODEL` turn that into a failure,
-so that a run which was meant to use them cannot pass without. With `I8RELAY_TEST_COMPILED=off` the part in C is not
-there.
+so that a run which was meant to use them cannot pass without. With `I8RELAY_TEST_COMPILED=off` the parts in C are
+not there.
 """
 
 from __future__ import annotations

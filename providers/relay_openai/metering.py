@@ -48,9 +48,10 @@ def metered(body: bytes, head: Head, target: Target) -> Forward:
     """A stream's request with the wish to count tokens, and the filter that goes with it."""
     if asks_for_usage(head.fields) or not target.upstream.options.get("include_usage", True):
         return Forward(body, WholeEvents())
-    if "stream_options" not in head.fields:
-        return Forward(ask_for_usage(body, head.fields), UsageFilter())
-    data = head.data if target.model == head.model else {**head.data, "model": target.model}
+    data = head.fields
+    if "stream_options" in data:
+        # What is there is changed in its place, and only the whole body tells which place that is.
+        data = {**head.data, "model": target.model}
     return Forward(ask_for_usage(body, data), UsageFilter())
 
 

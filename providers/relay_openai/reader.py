@@ -162,8 +162,8 @@ class Reader:
             out.append(ChoiceStop(self._stop(choice), number, own_extra(choice.extra)))
 
     def _start(self, chunk: dict[str, Any], out: list[Event]) -> None:
-        for key in chunk:
-            if key not in _CHUNK_FIELDS and (value := chunk[key]) is not None:
+        for key, value in chunk.items():
+            if key not in _CHUNK_FIELDS and value is not None:
                 self._early[key] = value
         name = chunk.get("id")
         if not chunk.get("choices") and not name and not chunk.get("usage"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import relay.outline
 from relay.body import read_body
 from relay.errors import BadParameter
-from relay.kit import estimate_tokens
+from relay.kit import estimate_tokens, renamed
 from relay.outline import COMPILED, LONG, LONGEST, MODEL, Outline, Texts, read_outline
 from relay_anthropic.dialect import AnthropicMessages
 from relay_openai.dialect import OpenAIChat
@@ -254,8 +254,6 @@ def test_what_the_core_learns_of_a_long_body_is_what_it_would_read(
 @compiled
 @pytest.mark.parametrize("name", ["mine", "another", 'with "quotes"', "ünïcode"])
 def test_another_model_is_put_in_its_place_and_nothing_else_is_touched(name: str) -> None:
-    from relay.kit import renamed
-
     raw = b'{ "x":{"model":"mine"}, "model" :  "mine" , "messages":[{"content":"%b"}]}' % (b"x" * LONG)
     head = OpenAIChat().peek(raw, "generate", {}, {})
     assert head.spot is not None
