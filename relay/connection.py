@@ -12,6 +12,7 @@ import httptools
 from relay.errors import RelayError, UpstreamError, UpstreamHungUp, UpstreamProtocol, UpstreamUnreachable
 from relay.mould import CRLF, SIZE
 from relay.outbox import Outbox
+from relay.valve import Valve
 
 __all__ = ["Connection", "Reader"]
 
@@ -44,18 +45,13 @@ class Reader(Protocol):
 
     ended: bool
     """Whether the answer is complete."""
-    moved: bool
-    """Set when something came."""
-    passes: Callable[[bytes, int], int] | None
-    """Takes whole chunks of what was read, from one between two chunks on, as they came, and says where it stopped.
-    Only the rest is parsed."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """The head has arrived."""
         ...
 
     def broken(self, error: BaseException) -> None:
-        """What `passes` raised."""
+        """What was raised while chunks were let through."""
         ...
 
     def data(self, piece: bytes) -> None:
@@ -71,9 +67,12 @@ class Reader(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BaseProtocol):
     """One connection. The parser calls its `on_...` attributes, most of which are methods of lists and dictionaries:
-    that spares a Python function for each header, each chunk and each beginning of an answer."""
+    that spares a Python function for each header, each chunk and each beginning of an answer. So does its `valve`,
+    which the event loop calls in place of `data_received`, for each piece that passes as it came."""
+
+    data_received: Callable[[bytes], None]
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -90,8 +89,9 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._inside: list[None] = []
         """Holds something while a chunk is incomplete."""
-        self._chunked = self._between = False
-        """Whether the parser stands between two chunks, and what comes next may be passed by it."""
+        self._chunked = False
+        self.valve = self.data_received = Valve(outbox.write, self._received, self._broken)
+        """Lets chunks pass by the parser. It is open while that stands between two of them."""
         self.on_chunk_header: Callable[[], None] = partial(self._inside.append, None)
         self.on_chunk_complete: Callable[[], None] = self._inside.clear
         self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._headless = True
         self._complete = False
         self._until_close = False
-        self._chunked = self._between = False
+        self._chunked = self.valve.open = False
 
     def write(self, head: bytes, body: bytes) -> None:
         """Send the request."""
@@ -144,36 +144,26 @@ class Connection(asyncio.Protocol):
         # A cast and no check: uvloop's transports are not of asyncio's class.
         self.transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the upstream's."""
-        begin, exchange = 0, self.exchange
-        if self._between and exchange is not None and exchange.passes is not None:
-            # `_passed`, written out: this runs for every read of every stream.
-            try:
-                begin = exchange.passes(data, 0)
-            except BaseException as error:
-                exchange.broken(error)
-                return
-            if begin:
-                exchange.moved = True
-        elif self._headless and len(data) > MUCH:
+    def _received(self, data: bytes) -> None:
+        """Bytes of the upstream's that did not pass."""
+        begin = 0
+        if self._headless and len(data) > MUCH:
             begin = self._opening(data)
         if begin < len(data):
             self._read(data[begin:] if begin else data)
 
+    def _broken(self, error: BaseException) -> None:
+        """What was raised while chunks were let through."""
+        if self.exchange is not None:
+            self.exchange.broken(error)
+
     def _passed(self, data: bytes, begin: int) -> int:
-        """Pass on what can be passed on as it came; where the rest begins."""
-        exchange = self.exchange
-        if exchange is None or exchange.passes is None:
-            return begin
+        """Let pass what can from one place on; where the rest begins."""
         try:
-            end = exchange.passes(data, begin)
+            return self.valve.through(data, begin)
         except BaseException as error:
-            exchange.broken(error)
+            self._broken(error)
             return len(data)
-        if end > begin:
-            exchange.moved = True
-        return end
 
     def _opening(self, data: bytes) -> int:
         """Read the head of an answer and its first chunks by themselves: what follows may be like them, and pass.
@@ -192,21 +182,21 @@ class Connection(asyncio.Protocol):
                 if not self.reusable:
                     return len(data)
                 begin = edge
-                if not self._between or (begin := self._passed(data, edge)) > edge:
+                if not self.valve.open or (begin := self._passed(data, edge)) > edge:
                     # Nothing passes here, or what could has.
                     break
         return begin
 
     def _read(self, data: bytes) -> None:
         exchange = self.exchange
-        self._between = False
+        self.valve.open = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._failed(error)
             return
-        if self._chunked and exchange is not None and exchange.passes is not None:
-            self._between = not self._inside and data.endswith(CRLF)
+        if self._chunked:
+            self.valve.open = not self._inside and data.endswith(CRLF)
         bodies = self._bodies
         if bodies and exchange is not None:
             # `_deliver`, written out: this runs for every read of every stream.

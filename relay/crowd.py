@@ -6,7 +6,6 @@ Open calls go on. What is refused is refused before its body is read, and told w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -19,11 +18,27 @@ __all__ = ["Crowd", "measured"]
 
 LOOK = 0.25
 """Seconds between two looks."""
+SELDOM = 2.0
+"""Seconds until it is asked again whether there is a mark, where there is none."""
 ROOM = 0.9
 """The share of the mark below which there is room again."""
 MEGABYTE = 1024 * 1024
 
 log = logging.getLogger("relay")
+
+try:
+    from relay._native import trim
+except ImportError:
+
+    def trim() -> bool:
+        """What the C library has of its own for that, if it has anything; whether it has given something back."""
+        # Imported late: it takes as much memory as there may be to give back.
+        import ctypes
+
+        try:
+            return bool(ctypes.CDLL(None).malloc_trim(0))
+        except (AttributeError, OSError):
+            return False
 
 
 def measured() -> float:
@@ -37,12 +52,8 @@ def measured() -> float:
 
 def tidied() -> None:
     """Give back what is free already, and only kept for the next time."""
-    # Imported late: a process that is never full does without it.
-    import ctypes
-
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+    trim()
 
 
 class Crowd:
@@ -86,4 +97,4 @@ class Crowd:
             if self.full:
                 # Aside, because it takes a while.
                 await asyncio.to_thread(tidied)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK if self._limit() else SELDOM)

@@ -12,6 +12,7 @@ from relay.connection import Connection
 from relay.errors import RelayError, UpstreamProtocol, UpstreamTimeout
 from relay.family import Sink, Upstream, UpstreamRequest
 from relay.proxies import Proxy
+from relay.valve import Valve
 
 __all__ = ["Exchange", "Inflater", "Listener", "Origin", "Pool", "Way"]
 
@@ -108,7 +109,7 @@ class Exchange:
         "headers",
         "latest",
         "moved",
-        "passes",
+        "passed",
         "raised",
         "status",
         "stopped",
@@ -128,12 +129,12 @@ class Exchange:
         """When the listener is told that it takes too long, whatever happens."""
         self.ended = False
         self.moved = False
+        """Whether something came since the deadline was looked at last, and, in bytes, what passed until then."""
+        self.passed = 0
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._limit = 0
         self._sink: Sink | None = None
-        self.passes: Callable[[bytes, int], int] | None = None
-        """The sink's way of taking what was read from one place on as it came, framing and all: up to which place."""
         self._begun = False
         self.stopped = False
         """Whether the sink has had enough."""
@@ -201,7 +202,7 @@ class Exchange:
             self.leave()
             return
         self.stopped = True
-        self.passes = None
+        self._shut()
         self._resume()
         self._listener = Farewell(self)
         self.deadline = self._pool.loop.time() + seconds
@@ -239,6 +240,7 @@ class Exchange:
         if connection is None or self._way is None:
             return
         connection.exchange = None
+        connection.valve.shut()
         if self._paused:
             # Whoever uses the connection next must find it reading.
             self._paused = False
@@ -297,7 +299,8 @@ class Exchange:
                 if self._paused and not self.stopped:
                     await sink.drain()
         finally:
-            self._sink = self.passes = None
+            self._sink = None
+            self._shut()
         if self.raised is not None:
             raise self.raised
         if self.error is not None and not self.stopped:
@@ -410,13 +413,21 @@ class Exchange:
             self._wake()
 
     def _offer(self, sink: Sink) -> None:
-        if self._inflate is None:
+        if self._inflate is None and self._connection is not None:
             # Asked for by name: most sinks have no such way.
-            self.passes = getattr(sink, "passes", None)
+            attach: Callable[[Valve], None] | None = getattr(sink, "attach", None)
+            if attach is not None:
+                self.passed = self._connection.valve.passed
+                attach(self._connection.valve)
+
+    def _shut(self) -> None:
+        """From here on nothing passes."""
+        if self._connection is not None:
+            self._connection.valve.shut()
 
     def _stop(self) -> None:
         self.stopped = True
-        self.passes = None
+        self._shut()
         self._wake()
 
     def end(self) -> None:
@@ -440,8 +451,9 @@ class Exchange:
             if self._listener is not None:
                 self._listener.overdue()
             return
-        if self.moved:
-            self.moved = False
+        passed = self.passed if self._connection is None else self._connection.valve.passed
+        if self.moved or passed != self.passed:
+            self.moved, self.passed = False, passed
             self.deadline = now + self._upstream.idle_timeout
             return
         if not self.status:

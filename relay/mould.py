@@ -1,7 +1,7 @@
 """The mould of an event: its bytes around a text. What fits it is text again, and need not be decoded to be known.
 
 `run` and `chunks` look at every byte of every stream that passes through, so there are two of them: these here, and the
-same in C (`relay/_mould.c`), which take a tenth of the time, or less, and are used where they could be built.
+same in C (`relay/native/mould.c`), which take a tenth of the time, or less, and are used where they could be built.
 """
 
 from __future__ import annotations
@@ -92,6 +92,6 @@ def _filled(data: bytes, begin: int, end: int, mould: Mould) -> int:
 COMPILED = True
 """Whether the twins in C are used."""
 try:
-    from relay._mould import chunks, run
+    from relay._native import chunks, run
 except ImportError:
     COMPILED = False

@@ -18,7 +18,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 
-from relay.outbox import Buffer, Outbox
+from relay.outbox import Buffer, Outbox, Writable
 
 __all__ = ["STANDING", "Outlet", "Written"]
 
@@ -101,6 +101,11 @@ class Outlet:
         """The outlet of a request that aiohttp handles."""
         return cls(request.protocol, outbox, request.version >= HttpVersion11, request.keep_alive)
 
+    @property
+    def transport(self) -> Writable | None:
+        """Where its bytes go; None once the client has gone."""
+        return self._protocol.transport
+
     def write(self, data: bytes) -> None:
         """Bytes as they are."""
         transport = self._protocol.transport
@@ -162,15 +167,6 @@ class Outlet:
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self._outbox.write(transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-
-    def passes(self, chunks: Buffer) -> bool:
-        """More of a stream, chunks with their framing. False: it has to take the way of all others."""
-        transport = self._protocol.transport
-        # Whatever waits to be sent says that a client may be slow; to ask its protocol would take a function more.
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
-            return False
-        self._outbox.write(transport, chunks)
-        return True
 
     def end(self, data: bytes = b"") -> None:
         """The last of a stream, and its proper end."""

@@ -5,8 +5,8 @@ out first, and what is left is read: it has every field, and all that the core a
 themselves are asked for is how many tokens they are, and that is counted on the way. Whoever wants them all the same
 gets the whole body, read then (`relay.dialect.Head.data`).
 
-This is done in C (`relay/_outline.c`) or not at all: in Python it would take longer than the parser. A body of which
-anything is unusual is read whole, so that whatever is wrong with one is said of the body that the caller sent.
+This is done in C (`relay/native/outline.c`) or not at all: in Python it would take longer than the parser. A body of
+which anything is unusual is read whole, so that whatever is wrong with one is said of the body that the caller sent.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_outline(raw: bytes, texts: Texts) -> Outline:
 
 _outline: Callable[..., tuple[bytes, int, int, int] | None] | None
 try:
-    from relay._outline import outline as _outline
+    from relay._native import outline as _outline
 except ImportError:
     _outline = None
 COMPILED = _outline is not None

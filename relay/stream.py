@@ -28,11 +28,11 @@ from relay.ir import Loss, Response
 from relay.kit import WholeEvents
 from relay.lost import answer_losses
 from relay.meter import Meter
-from relay.mould import Mould, chunks
 from relay.outlet import Outlet
 from relay.parted import frames_of, parted
 from relay.secret import Secret
 from relay.skim import SkimmingMeter
+from relay.valve import Valve
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -98,10 +98,10 @@ class Delivery:
         "last",
         "loop",
         "meter",
-        "mould",
         "native",
         "opened",
         "outlet",
+        "passed",
         "plugin",
         "quiet",
         "relay",
@@ -112,7 +112,9 @@ class Delivery:
         "skimming",
         "stream_type",
         "strict",
+        "text",
         "timer",
+        "valve",
     )
 
     def __init__(
@@ -154,8 +156,10 @@ class Delivery:
         self.shelve = shelve
         """Who is given the encoder of a complete answer."""
         self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
-        self.mould: Mould | None = None
-        """What the next chunks have to be like to pass as they come; None: they have to be read."""
+        self.valve: Valve | None = None
+        """By which plain text may pass as it comes; None: everything has to be read."""
+        self.text = self.passed = 0
+        """What had passed by the valve before: until this stream, and until the keep-alive timer looked last."""
         self.opened = False
         """Whether the head is out: the point of no return."""
         self.ended = False
@@ -201,27 +205,21 @@ class Delivery:
     def close(self) -> None:
         """Nothing more will come."""
         self.timer.cancel()
+        valve, self.valve = self.valve, None
+        if valve is not None:
+            valve.shut()
+            if self.skimming is not None:
+                self.skimming.seen += (valve.text - self.text) / 4
 
     # The sink
 
-    @property
-    def passes(self) -> Callable[[bytes, int], int] | None:
-        """What passes on more text of the upstream's body as it came; None where nothing passes so."""
-        return None if self.skimming is None else self._pass
-
-    def _pass(self, data: bytes, begin: int) -> int:
-        """Pass on whole chunks with their framing that hold nothing but text; where they end."""
-        mould, skimming = self.mould, self.skimming
-        if mould is None or skimming is None:
-            return begin
-        end, text = chunks(data, begin, mould)
-        if end == begin:
-            return begin
-        if self.outlet.passes(data if not begin and end == len(data) else memoryview(data)[begin:end]):
-            skimming.seen += text / 4
-            self.quiet = False
-            return end
-        return begin
+    def attach(self, valve: Valve) -> None:
+        """Let plain text pass by this valve from here on, as it comes."""
+        if self.skimming is not None:
+            self.valve = valve
+            self.text = valve.text
+            self.passed = valve.passed
+            self._learn()
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
@@ -260,12 +258,18 @@ class Delivery:
         return go_on
 
     def _learn(self) -> None:
-        """What the next chunks have to be like to pass unread."""
-        if self.skimming is not None:
-            self.mould = self.skimming.mould if self.filter is None or resting(self.filter) else None
-            if self.mould is not None:
-                # Nothing is held back, and what passes are whole events, too.
-                self.last = EVENT_END
+        """Let pass what is like the last event, or nothing."""
+        valve, skimming = self.valve, self.skimming
+        if valve is None or skimming is None:
+            return
+        mould = skimming.mould if self.filter is None or resting(self.filter) else None
+        transport = self.outlet.transport
+        if mould is None or transport is None or not self.opened:
+            valve.shut()
+            return
+        valve.let(transport, mould)
+        # Nothing is held back, and what passes are whole events, too.
+        self.last = EVENT_END
 
     def full(self) -> bool:
         """Whether the client is slower than the upstream."""
@@ -535,7 +539,8 @@ class Delivery:
 
         Never into an event that is half sent. A look costs nothing to the pieces, which only leave a mark.
         """
-        quiet, self.quiet = self.quiet, True
+        passed = self.passed if self.valve is None else self.valve.passed
+        quiet, self.quiet, self.passed = self.quiet and passed == self.passed, True, passed
         if quiet and self.dialect.keep_alive and self._between_events() and not self.full():
             with contextlib.suppress(ConnectionError):
                 last = self.last

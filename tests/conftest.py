@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 if os.environ.get("I8RELAY_TEST_COMPILED") == "off":
-    sys.modules.update({"relay._mould": None, "relay._outline": None})  # type: ignore[dict-item]
+    sys.modules["relay._native"] = None  # type: ignore[assignment]
 
 # Also what helps the tests says what was otherwise, and does so without asserts, too.
 pytest.register_assert_rewrite(

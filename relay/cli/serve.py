@@ -181,13 +181,12 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
     from relay.door import RelayRunner, safe
     from relay.manager import Contradiction
     from relay.mould import COMPILED
-    from relay.outline import COMPILED as OUTLINED
     from relay.stalls import Stalls
     from relay.store import StoreError
 
-    if not (COMPILED and OUTLINED) and (place is None or place.first):
+    if not COMPILED and (place is None or place.first):
         logging.getLogger("relay").info(
-            "the relay's parts in C could not be built here: bursts of streams and long prompts cost more, "
+            "the relay's parts in C could not be built here: streams and long prompts cost more, "
             "and nothing else changes"
         )
     if not safe():

@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ import aiosqlite
 from relay.ir import Usage
 from relay.pricing import Price, Rates, Tier
 from relay.store.database import Database, StoreError
+from relay.store.inserts import NOTHING, SIZES, Inserts
 from relay.store.journal import Journal, Outcome, UsageSource
 from relay.store.keys import now_ms
 from relay.store.words import pack, storable, unpack
@@ -107,12 +107,6 @@ WORDS = (
 PLAIN = ("at", "key_id", "stream", "status", "cost", "first_byte_ms", "duration_ms", "attempts")
 COLUMNS = ("request_id", *PLAIN, *WORDS, *COUNTS, "price_id")
 
-SIZES = (4, 16, 64, 128)
-"""Rows that one statement has room for. Each statement gives up the interpreter's lock and takes it again, which costs
-a busy server more than the row itself; and each size is compiled once, which costs more than room that is not used."""
-TOGETHER = SIZES[-1]
-NOTHING = -(2**62)
-"""Stands for NULL in what is handed to SQLite: Python's module for it takes fifty times as long for a None."""
 NO_WORD: Mapping[str | None, int] = MappingProxyType({None: NOTHING})
 ALWAYS = frozenset(("request_id", "at", "stream", "status", "outcome", "usage_source", "duration_ms", "attempts"))
 """Columns that are never NULL."""
@@ -226,26 +220,6 @@ def _filter(since: int | None, until: int | None, key_id: int | None, model: str
     return chosen
 
 
-@lru_cache(maxsize=len(SIZES))
-def _statement(size: int) -> str:
-    """The statement that stores up to so many rows. Rows without an id are room that is not used."""
-    found = ", ".join(
-        f"column{place}" if name in ALWAYS else f"nullif(column{place}, {NOTHING})"
-        for place, name in enumerate(COLUMNS, 1)
-    )
-    rows = ", ".join([f"({', '.join('?' * len(COLUMNS))})"] * size)
-    return (
-        f"INSERT INTO usage ({', '.join(COLUMNS)}) SELECT {found} FROM (VALUES {rows})"  # noqa: S608 - constants
-        f" WHERE column1 IS NOT {NOTHING}"
-    )
-
-
-def _insert(values: list[Any]) -> tuple[str, list[Any]]:
-    """The statement that stores these rows, at most `TOGETHER`, given as their values in a row, and what it takes."""
-    size = next(size for size in SIZES if size * len(COLUMNS) >= len(values))
-    return _statement(size), values + [NOTHING] * (size * len(COLUMNS) - len(values))
-
-
 class UsageTable:
     """The usage rows: `put` on the serving side, reports and look-ups on the other.
 
@@ -257,6 +231,7 @@ class UsageTable:
         self.journal = journal
         self.writer: Writer[UsageRow] = Writer(self._store, **({} if capacity is None else {"capacity": capacity}))
         """The queue to the disk; it knows how many rows wait and how many were lost."""
+        self._inserts = Inserts("usage", COLUMNS, ALWAYS)
         self._words: dict[str | None, int] = dict(NO_WORD)
         self._prices: dict[Price, int] = {}
         self._numbers: dict[int, tuple[Price, int]] = {}
@@ -298,15 +273,16 @@ class UsageTable:
                 known_words = dict(self._words)
                 known_words.update(words)
                 values = _values(rows, known_words, numbers)
-            for start in range(0, len(values), TOGETHER * len(COLUMNS)):
-                await connection.execute_fetchall(*_insert(values[start : start + TOGETHER * len(COLUMNS)]))
+            most = SIZES[-1] * self._inserts.width
+            for start in range(0, len(values), most):
+                await connection.execute_fetchall(*self._inserts.of(values[start : start + most]))
             if used:
                 sql = "UPDATE keys SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, 0) < ?2"
                 async with connection.executemany(sql, list(used.items())):
                     pass
 
-        if values is not None and len(rows) <= TOGETHER and not used:
-            await self._database.run(*_insert(values))
+        if values is not None and len(rows) <= SIZES[-1] and not used:
+            await self._database.run(*self._inserts.of(values))
         else:
             await self._database.write(work)
         if self.journal is not None:
@@ -516,9 +492,11 @@ def _values(
         ) = row[:]
         if usage is None:
             usage = _NO_USAGE
+        mark = pack(request_id)
         add(
             (
-                pack(request_id),
+                # Bytes that cannot be changed are handed to SQLite in fifteen times as long.
+                mark if isinstance(mark, str) else bytearray(mark),
                 at,
                 nothing if key is None else key,
                 1 if stream else 0,

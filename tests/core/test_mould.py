@@ -28,7 +28,7 @@ def without(name: str) -> ModuleType:
     return module
 
 
-PURE = without("relay._mould")
+PURE = without("relay._native")
 TWINS = [PURE, relay.mould] if COMPILED else [PURE]
 both = pytest.mark.parametrize("twin", TWINS, ids=["python", "c"][: len(TWINS)])
 

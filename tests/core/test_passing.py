@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +15,9 @@ import relay.connection
 from relay.connection import MUCH, Connection
 from relay.errors import RelayError
 from relay.meter import Meter
-from relay.mould import chunks
-from relay.outbox import Outbox
+from relay.outbox import Buffer, Outbox
 from relay.skim import SkimmingMeter
+from relay.valve import Valve
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 
@@ -40,15 +40,17 @@ def chunk(data: bytes, form: str = "%x") -> bytes:
 
 
 class Reading:
-    """Reads one answer as an exchange with a skimmed stream does, and notes what came in which way."""
+    """Reads one answer as an exchange with a skimmed stream does, and notes what came in which way.
 
-    def __init__(self) -> None:
+    It is the client's connection as well, where passes what passes.
+    """
+
+    def __init__(self, valve: Valve) -> None:
         self.meter: SkimmingMeter = chat_meter(ChatDecoder())
+        self.valve = valve
         self.body = b""
         self.passed = 0
         self.ended = False
-        self.moved = False
-        self.passes = self.take_as_it_came
         self.errors: list[RelayError] = []
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
@@ -57,25 +59,33 @@ class Reading:
     def broken(self, error: BaseException) -> None:
         raise error
 
-    def take_as_it_came(self, data: bytes, begin: int) -> int:
-        mould = self.meter.mould
-        if mould is None:
-            return begin
-        end, text = chunks(data, begin, mould)
-        self.meter.seen += text / 4
-        while begin < end:
+    def write(self, data: Buffer) -> None:
+        begin, data = 0, bytes(data)
+        while begin < len(data):
             line = data.index(b"\r\n", begin) + 2
             close = line + int(data[begin:line], 16)
             assert data[close : close + 2] == b"\r\n"
             self.body += data[line:close]
             self.passed += 1
             begin = close + 2
-        assert begin == end
-        return end
+        assert begin == len(data)
+
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
+        raise AssertionError("what passes is one piece")
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def data(self, piece: bytes) -> None:
         self.meter.feed(piece)
         self.body += piece
+        if self.meter.mould is None:
+            self.valve.shut()
+        else:
+            self.valve.let(self, self.meter.mould)
 
     def end(self) -> None:
         assert not self.ended
@@ -95,12 +105,14 @@ class Wire:
 def read(pieces: Sequence[bytes]) -> Reading:
     loop = asyncio.new_event_loop()
     try:
-        connection, reading = Connection(Outbox(loop, ())), Reading()
+        connection = Connection(Outbox(loop, ()))
+        reading = Reading(connection.valve)
         wire: Any = Wire()
         connection.connection_made(wire)
         connection.begin(reading)
         for piece in pieces:
             connection.data_received(piece)
+        reading.meter.seen += connection.valve.text / 4
         return reading
     finally:
         loop.close()

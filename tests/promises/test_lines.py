@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from relay.kit import MAX_EVENT, NdjsonDecoder, SseDecoder, WholeEvents
+from relay.outbox import Buffer, Writable
 from relay.outlet import Outlet
+from relay.valve import Valve
 from relay_anthropic.stream import MessagesDecoder
 from relay_bedrock.frames import FrameDecoder
 from relay_gemini.frames import ArrayFilter
@@ -143,8 +145,17 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(Outlet, name, note)
 
-    for name in ("open", "send", "passes", "end", "answer"):
+    for name in ("open", "send", "end", "answer"):
         noted(name)
+
+    def noting(write: Callable[[Writable, Buffer], None], *others: Any) -> Valve:
+        def note(to: Writable, data: Buffer) -> None:
+            found.append("valve")
+            write(to, data)
+
+        return Valve(note, *others)
+
+    monkeypatch.setattr("relay.connection.Valve", noting)
     return found
 
 

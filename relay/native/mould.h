@@ -1,8 +1,10 @@
-/* Plain text in a stream, told from all else: the compiled twin of what relay/mould.py does in Python.
+/* The mould of an event, and what fits it: what mould.c and valve.c have in common.
  *
  * Everything is read between two pointers and nothing is written; no byte is looked at before it is known to be there.
- * Both twins say the same of every input: tests/core/test_mould.py holds them against each other.
  */
+#ifndef RELAY_MOULD_H
+#define RELAY_MOULD_H
+
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -171,74 +173,4 @@ mould_of(PyObject *object, mould *kind)
     return 0;
 }
 
-static PyObject *
-pair(Py_ssize_t first, Py_ssize_t second)
-{
-    PyObject *both = PyTuple_New(2), *one = PyLong_FromSsize_t(first), *two = PyLong_FromSsize_t(second);
-
-    if (both == NULL || one == NULL || two == NULL) {
-        Py_XDECREF(both);
-        Py_XDECREF(one);
-        Py_XDECREF(two);
-        return NULL;
-    }
-    PyTuple_SET_ITEM(both, 0, one);
-    PyTuple_SET_ITEM(both, 1, two);
-    return both;
-}
-
-/* (data, begin, mould) -> (where it is something else, bytes of text before that) */
-static PyObject *
-looked(PyObject *const *args, Py_ssize_t count, const char *(*look)(const mould *, const char *, const char *, Py_ssize_t *))
-{
-    span data;
-    mould kind;
-    const char *reached;
-    Py_ssize_t begin, size = 0;
-
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "three arguments are needed");
-        return NULL;
-    }
-    if (bytes_of(args[0], &data) < 0 || mould_of(args[2], &kind) < 0)
-        return NULL;
-    begin = PyLong_AsSsize_t(args[1]);
-    if (begin == -1 && PyErr_Occurred())
-        return NULL;
-    if (begin < 0 || begin > data.end - data.begin) {
-        PyErr_SetString(PyExc_ValueError, "begin is outside of data");
-        return NULL;
-    }
-    reached = look(&kind, data.begin + begin, data.end, &size);
-    return pair(reached - data.begin, size);
-}
-
-static PyObject *
-run(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    return looked(args, count, events);
-}
-
-static PyObject *
-pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    return looked(args, count, chunks);
-}
-
-static PyMethodDef functions[] = {
-    {"run", (PyCFunction)(void (*)(void))run, METH_FASTCALL, "See relay.mould.run."},
-    {"chunks", (PyCFunction)(void (*)(void))pieces, METH_FASTCALL, "See relay.mould.chunks."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyModuleDef_Slot slots[] = {{0, NULL}};
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "relay._mould", "Plain text in a stream, told from all else.", 0, functions, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit__mould(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+#endif

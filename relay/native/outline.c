@@ -3,8 +3,7 @@
  * Everything is read between two pointers; what is written is never longer than what was read. Nothing is judged here but
  * the inside of the texts that are left out: all else stays as it is, for a real parser to read.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "module.h"
 #include <stdint.h>
 #include <string.h>
 
@@ -308,14 +307,8 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "relay._outline", "A JSON body without its long texts.", 0, functions, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit__outline(void)
+int
+relay_add_outline(PyObject *module)
 {
-    return PyModuleDef_Init(&definition);
+    return PyModule_AddFunctions(module, functions);
 }
