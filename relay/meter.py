@@ -128,9 +128,15 @@ class Meter:
             pieces.clear()
         return list(self._calls.values())
 
-    def _text(self, event: TextDelta | ThinkingDelta) -> None:
-        text = event.text
+    def text(self, text: str) -> None:
+        """Take in a piece of text, as of a `TextDelta`."""
+        self.begun = True
         # Not rounded up piece by piece: streams of one-letter pieces would count four times what they are.
+        self.seen += len(text) / 4 if text.isascii() else estimate_tokens(text)
+
+    def _text(self, event: TextDelta | ThinkingDelta) -> None:
+        # `text`, written out: this runs for every piece of every stream that is translated.
+        text = event.text
         self.seen += len(text) / 4 if text.isascii() else estimate_tokens(text)
 
     def _start(self, event: PartStart) -> None:

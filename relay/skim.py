@@ -30,18 +30,25 @@ class SkimmingMeter(Meter):
 
     `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
     whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
+    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own.
     """
 
-    __slots__ = ("_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
+    __slots__ = ("_count", "_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
 
     def __init__(
-        self, decoder: StreamDecoder, mould: Callable[[bytes], Mould | None], *, tells_calls: bool = True
+        self,
+        decoder: StreamDecoder,
+        mould: Callable[[bytes], Mould | None],
+        *,
+        tells_calls: bool = True,
+        count: Callable[[bytes, Meter], None] | None = None,
     ) -> None:
         super().__init__()
         self.tells_calls = tells_calls
         self.span = NOWHERE
         """Where in the bytes that it was given last it saw whole events of plain text and nothing else."""
         self._decoder = decoder
+        self._count = count
         self._mould = mould
         self._moulds: list[Mould] = []
         self._tail = b""
@@ -49,14 +56,23 @@ class SkimmingMeter(Meter):
 
     def feed(self, data: bytes, /) -> None:
         """The next bytes. Any cut gives the same end, because only whole events are judged."""
-        if self._moulds and not self._tail:
-            # The way of nearly every piece: events of the kind that came last.
-            reached, text = run(data, 0, self._moulds[0])
-            if reached == len(data):
-                self.seen += text / 4
-                self.span = 0, reached
-                return
+        moulds, lone = self._moulds, False
+        if not self._tail:
+            if moulds:
+                # The way of nearly every piece: events of the kind that came last.
+                reached, text = run(data, 0, moulds[0])
+                if reached == len(data):
+                    self.seen += text / 4
+                    self.span = 0, reached
+                    return
+                lone = not reached and len(moulds) == 1 and self._next(data, 0) == len(data)
+            else:
+                lone = data.find(EVENT_END) == len(data) - len(EVENT_END)
         self.span = NOWHERE
+        if lone and not self._slow and data.endswith(EVENT_END):
+            # The first events of most streams, and their last ones.
+            self._read(data)
+            return
         if self._slow:
             self.add(self._decoder.feed(data))
             return
@@ -126,11 +142,14 @@ class SkimmingMeter(Meter):
 
     def _read(self, event: bytes) -> None:
         before = self.seen
-        events = self._decoder.feed(event)
-        self.add(events)
-        if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
-            # They are wanted whole, so each of them is read.
-            return
+        if self._count is not None and not self.keep_calls:
+            self._count(event, self)
+        else:
+            events = self._decoder.feed(event)
+            self.add(events)
+            if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
+                # They are wanted whole, so each of them is read.
+                return
         if self.seen <= before or len(event) > LONGEST:
             # To look for the place of a text takes long where that is long.
             return

@@ -137,12 +137,19 @@ def _lead(event: bytes) -> bytes:
     return event[: len(event) - len(event.lstrip(b"\r\n"))]
 
 
+def _payloads(event: bytes) -> list[bytes]:
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+        # One line, as nearly all of them are.
+        return [event[6:-2]]
+    frames = SseDecoder()
+    return [payload for _, payload in [*frames.feed(event), *frames.flush()]]
+
+
 def _is_count(event: bytes) -> bool:
     """Whether this event is a chunk without choices that counts tokens."""
     if b'"usage"' not in event or not _EMPTY.search(event):
         return False
-    frames = SseDecoder()
-    for _, payload in [*frames.feed(event), *frames.flush()]:
+    for payload in _payloads(event):
         try:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError:

@@ -30,6 +30,7 @@ from relay.events import (
 )
 from relay.ir import Media, Opaque, Refusal, StopKind, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps, parse_data_url
+from relay.meter import Meter
 from relay_openai.custom import HEAD, TAIL, escaped
 from relay_openai.shapes import citation_of
 from relay_openai.usage import decode_usage
@@ -128,6 +129,57 @@ class Reader:
         if usage and (seen := decode_usage(usage)) is not None:
             self.counted = True
             out.append(UsageSeen(seen))
+
+    def count(self, chunk: dict[str, Any], meter: Meter) -> bool:
+        """Tell a meter what the events of one chunk would, without making them.
+
+        Only of chunks that are like nearly all, with one choice that has text or nothing: False, and nothing has
+        happened, for any other.
+        """
+        choices, usage = chunk.get("choices"), chunk.get("usage")
+        if (not self.started and not choices) or (not usage and "x_groq" in chunk):
+            return False
+        if choices:
+            if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
+                return False
+            number, delta, text = choice.get("index"), choice.get("delta"), None
+            if type(number) is not int or choice.get("logprobs"):
+                return False
+            if delta:
+                if type(delta) is not dict:
+                    return False
+                for key, value in delta.items():
+                    if value and key in _READ:
+                        if key != "content" or type(value) is not str:
+                            return False
+                        text = value
+            self.started = True
+            state = self._choices.get(number)
+            if state is None:
+                state = self._choices[number] = _Choice(number)
+            if text is not None:
+                meter.text(text)
+            reason = choice.get("finish_reason")
+            if reason:
+                self._finish_reason(state, reason, choice)
+        if usage and (seen := decode_usage(usage)) is not None:
+            self.counted = True
+            meter.usage = seen
+        return True
+
+    def count_end(self, meter: Meter) -> bool:
+        """The same for the end marker. False if not every choice has said why it stopped, or one has called a tool."""
+        choices = self._choices.values()
+        for choice in choices:
+            if choice.finish is None or choice.calls:
+                return False
+        for choice in choices:
+            meter.ended += 1
+            if FINISH_KINDS.get(choice.finish or "") == "filter":
+                meter.filtered = True
+        if choices:
+            meter.begun = meter.complete = True
+        return meter.complete
 
     @property
     def all_finished(self) -> bool:

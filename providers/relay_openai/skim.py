@@ -18,7 +18,7 @@ _NULL = re.compile(rb'"(?:finish_reason|usage)":\s*(?!null)[^\s,}]')
 
 def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
     """A meter that decodes what is no plain delta."""
-    return SkimmingMeter(decoder, chunk_mould)
+    return SkimmingMeter(decoder, chunk_mould, count=decoder.count)
 
 
 def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:

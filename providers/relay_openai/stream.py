@@ -18,6 +18,7 @@ from relay.events import Event, Failure, MessageStop, StreamDecoder
 from relay.fold import unfold
 from relay.ir import Response
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
+from relay.meter import Meter
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
@@ -56,6 +57,37 @@ class ChatDecoder:
             if not self._event(name, payload, out):
                 break
         return out
+
+    def count(self, data: bytes, meter: Meter, /) -> None:
+        """Tell a meter what the events of `feed` would: most of them need not be made for that."""
+        if self._over:
+            return
+        try:
+            frames = self._frames.feed(data)
+        except UpstreamProtocol as error:
+            meter.add([self._failure(error)])
+            return
+        for name, payload in frames:
+            if payload == _DONE and self._reader.count_end(meter):
+                self._over = True
+                return
+            if name or not self._counted(payload, meter):
+                out: list[Event] = []
+                going_on = self._event(name, payload, out)
+                meter.add(out)
+                if not going_on:
+                    return
+
+    def _counted(self, payload: bytes, meter: Meter) -> bool:
+        """Whether this event was a chunk that could be counted without events."""
+        if payload[:1] != b"{":
+            return False
+        try:
+            chunk = loads(payload)
+        except ValueError:
+            return False
+        usual = "choices" in chunk and "error" not in chunk and "base_resp" not in chunk
+        return usual and self._reader.count(chunk, meter)
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""
@@ -110,9 +142,12 @@ class ChatDecoder:
         return False
 
     def _fail(self, error: UpstreamError, out: list[Event]) -> bool:
-        self._over = True
-        out.append(Failure(error))
+        out.append(self._failure(error))
         return False
+
+    def _failure(self, error: UpstreamError) -> Failure:
+        self._over = True
+        return Failure(error)
 
 
 class WholeDecoder:

@@ -232,6 +232,7 @@ class UsageTable:
         self.writer: Writer[UsageRow] = Writer(self._store, **({} if capacity is None else {"capacity": capacity}))
         """The queue to the disk; it knows how many rows wait and how many were lost."""
         self._inserts = Inserts("usage", COLUMNS, ALWAYS)
+        self._compiled = False
         self._words: dict[str | None, int] = dict(NO_WORD)
         self._prices: dict[Price, int] = {}
         self._numbers: dict[int, tuple[Price, int]] = {}
@@ -281,6 +282,11 @@ class UsageTable:
                 async with connection.executemany(sql, list(used.items())):
                     pass
 
+        if not self._compiled:
+            # All of them, while there is nothing else to do yet: later it would be done in the middle of calls.
+            for statement, nothing in self._inserts.empty():
+                await self._database.run(statement, nothing)
+            self._compiled = True
         if values is not None and len(rows) <= SIZES[-1] and not used:
             await self._database.run(*self._inserts.of(values))
         else:

@@ -95,10 +95,10 @@ async def test_words_of_a_failed_transaction_are_not_believed(
     real = store.database._run
     failures = [sqlite3.OperationalError("database or disk is full")]
 
-    async def run(sql: str) -> None:
+    async def run(sql: str, parameters: Any = ()) -> None:
         if sql == "COMMIT" and failures:
             raise failures.pop()
-        await real(sql)
+        await real(sql, parameters)
 
     monkeypatch.setattr(store.database, "_run", run)
     await put(store, make(1, model="first"))

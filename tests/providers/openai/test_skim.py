@@ -29,7 +29,8 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> di
 
 
 def end(meter: Any) -> tuple[Any, ...]:
-    return meter.complete, meter.usage, meter.error and (type(meter.error), meter.error.message)
+    error = meter.error and (type(meter.error), meter.error.message)
+    return meter.complete, meter.begun, meter.ended, meter.filtered, meter.usage, error
 
 
 def skimmed(data: bytes, cuts: list[int]) -> SkimmingMeter:
@@ -74,13 +75,97 @@ def test_any_stream_cut_anywhere_ends_as_its_decoder_says(pieces: list[bytes], c
     assert end(skimmed(data, cuts)) == end(decoded(data))
 
 
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a"'}}
+DELTAS = st.sampled_from(
+    [
+        {},
+        None,
+        "x",
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "hello"},
+        {"content": "\u00e9\u4e16"},
+        {"content": None, "role": "assistant"},
+        {"content": "x", "unknown": {"a": 1}},
+        {"content": ["a", {"type": "text", "text": "b"}, {"type": "odd"}]},
+        {"content": {"a": 1}},
+        {"content": 5},
+        {"reasoning_content": "hm"},
+        {"content": "x", "reasoning": "hm"},
+        {"refusal": "no"},
+        {"tool_calls": [CALL]},
+        {"tool_calls": [], "function_call": None, "content": "x"},
+        {"audio": {"id": "a", "transcript": "x"}},
+    ]
+)
+CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.sampled_from([0, 0, 0, 1, "0", None, True]),
+        "delta": DELTAS,
+        "message": st.just({"content": "x"}),
+        "finish_reason": st.sampled_from([None, "", "stop", "length", "content_filter", "tool_calls", 5]),
+        "logprobs": st.sampled_from([None, {}, {"content": [{"token": "x"}]}, 5]),
+    },
+)
+ODD_CHUNKS = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.one_of(
+            CHOICES.map(lambda choice: [choice]),
+            st.lists(CHOICES, max_size=2),
+            st.sampled_from([None, {}, "x", [None], [[]]]),
+        ),
+        "usage": st.sampled_from([None, {}, USAGE, {**USAGE, "total_tokens": 90}, {"prompt_tokens": "5"}, 5, [1]]),
+        "id": st.sampled_from(["c", "", None, 5]),
+        "x_groq": st.sampled_from([{"usage": USAGE}, {}, None]),
+        "error": st.sampled_from([None, {"message": "broke"}, {}]),
+        "base_resp": st.sampled_from([None, {"status_code": 0}, {"status_code": 1000, "status_msg": "no"}]),
+        "prompt_filter_results": st.just([]),
+    },
+)
+EVENTS = st.one_of(
+    ODD_CHUNKS.map(event),
+    CHOICES.map(lambda choice: event({"id": "c", "choices": [choice]})),
+    st.sampled_from(
+        [b": comment\n\n", b"data: [DONE]\n\n", b"event: error\ndata: {}\n\n", b"data: {\n\n", b"data: []\n\n"]
+    ),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(EVENTS, max_size=8))
+def test_what_is_counted_without_events_is_what_the_events_say(events: list[bytes]) -> None:
+    short, long, shortly, fully = Meter(), Meter(), ChatDecoder(), ChatDecoder()
+    for one in events:
+        shortly.count(one, short)
+        long.add(fully.feed(one))
+        assert (end(short), short.seen) == (end(long), long.seen)
+    short.add(shortly.close())
+    long.add(fully.close())
+    assert (end(short), short.seen) == (end(long), long.seen)
+
+
+def test_nearly_all_events_are_counted_without_any_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ChatDecoder, "_event", None)
+    meter = chat_meter(ChatDecoder())
+    first = {"role": "assistant", "content": "", "refusal": None}
+    meter.feed(event({"id": "c", "choices": [{"index": 0, "delta": first, "finish_reason": None}], "usage": None}))
+    assert not meter.begun
+    meter.feed(event(chunk("four letters")))
+    meter.feed(event(chunk("four letters")) * 2 + event(chunk(finish="stop")))
+    meter.feed(event({**chunk(usage=USAGE), "choices": []}) + b"data: [DONE]\n\n")
+    assert (meter.seen, meter.ended, meter.complete) == (9, 1, True)
+    assert meter.usage is not None
+    assert meter.usage.output == 7
+
+
 def test_plain_deltas_are_not_decoded_and_yet_counted() -> None:
     fed: list[bytes] = []
 
     class Spy(ChatDecoder):
-        def feed(self, data: bytes, /) -> Any:
+        def count(self, data: bytes, meter: Meter, /) -> None:
             fed.append(data)
-            return super().feed(data)
+            super().count(data, meter)
 
     meter = chat_meter(Spy())
     for _ in range(500):
