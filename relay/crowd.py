@@ -6,13 +6,13 @@ Open calls go on. What is refused is refused before its body is read, and told w
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from relay.errors import Unavailable
+from relay.heap import tidy
 
 __all__ = ["Crowd", "measured"]
 
@@ -26,20 +26,6 @@ MEGABYTE = 1024 * 1024
 
 log = logging.getLogger("relay")
 
-try:
-    from relay._native import trim
-except ImportError:
-
-    def trim() -> bool:
-        """What the C library has of its own for that, if it has anything; whether it has given something back."""
-        # Imported late: it takes as much memory as there may be to give back.
-        import ctypes
-
-        try:
-            return bool(ctypes.CDLL(None).malloc_trim(0))
-        except (AttributeError, OSError):
-            return False
-
 
 def measured() -> float:
     """What the process has in memory, in MiB; 0 where that is not told."""
@@ -48,12 +34,6 @@ def measured() -> float:
     except (OSError, ValueError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
-
-
-def tidied() -> None:
-    """Give back what is free already, and only kept for the next time."""
-    gc.collect()
-    trim()
 
 
 class Crowd:
@@ -96,5 +76,5 @@ class Crowd:
             self.look()
             if self.full:
                 # Aside, because it takes a while.
-                await asyncio.to_thread(tidied)
+                await asyncio.to_thread(tidy)
             await asyncio.sleep(LOOK if self._limit() else SELDOM)

@@ -105,6 +105,10 @@ class Start:
 
 
 def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
+    from relay.heap import share
+
+    # Before there is a second thread.
+    share()
     level = start.config.settings.server.log_level
     with logging_to(sys.stderr, level) as logs, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(start, port, place, logs))
@@ -112,7 +116,7 @@ def _run(start: Start, port: int | None = None, place: Place | None = None) -> i
 
 def _run_several(start: Start, count: int, *, per_process: bool) -> int:
     """Several processes of `_run`, if nothing speaks against it."""
-    from relay.crowd import tidied
+    from relay.heap import tidy
 
     server = start.config.settings.server
     plugins = asyncio.run(_divisible(start.config, start.db, count, per_process=per_process))
@@ -122,7 +126,7 @@ def _run_several(start: Start, count: int, *, per_process: bool) -> int:
         except OSError as error:
             fail(f"cannot listen on {server.host}:{server.port}: {error.strerror or error}")
         # What was built until here is the same for all: a collector that walks over it would copy it for each.
-        tidied()
+        tidy()
         gc.freeze()
         same = dataclasses.replace(start, plugins=plugins)
         stack.enter_context(logging_to(sys.stderr, server.log_level, thread=False))
@@ -177,8 +181,8 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
 
     from relay.app import RELAY, create_app
     from relay.config import ConfigError
-    from relay.crowd import tidied
     from relay.door import RelayRunner, safe
+    from relay.heap import tidy
     from relay.manager import Contradiction
     from relay.mould import COMPILED
     from relay.stalls import Stalls
@@ -230,7 +234,7 @@ async def _serve(start: Start, port: int | None, place: Place | None, logs: Logs
         fail(str(error))
     # What was built until here lives as long as the process: the collector need not look at it again. What that took
     # beside it, nearly a MiB, is given back.
-    tidied()
+    tidy()
     gc.freeze()
     # What a call leaves behind has no cycles: looking for some after every 700 objects finds nothing, 9 times a call.
     gc.set_threshold(20_000, 20, 20)

@@ -42,8 +42,20 @@ trim(PyObject *module, PyObject *nothing)
 #endif
 }
 
+/* Threads that have a heap each keep what is free in all of them. */
+static PyObject *
+share(PyObject *module, PyObject *nothing)
+{
+#ifdef __GLIBC__
+    return PyBool_FromLong(mallopt(M_ARENA_MAX, 1));
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 static PyMethodDef functions[] = {
-    {"trim", trim, METH_NOARGS, "Give free memory back to the system; whether there was any, as far as that is known."},
+    {"share", share, METH_NOARGS, "See relay.heap.share."},
+    {"trim", trim, METH_NOARGS, "See relay.heap.trim."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,7 +15,6 @@ import sqlite3
 import stat
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -78,7 +77,7 @@ class Migration(NamedTuple):
 def migrations() -> list[Migration]:
     """The schema's steps that this version of the relay knows, in order."""
     found = []
-    for file in resources.files("relay.store").joinpath("migrations").iterdir():
+    for file in Path(__file__).with_name("migrations").iterdir():
         match = re.fullmatch(r"(\d{4})_[a-z0-9_]+\.sql", file.name)
         if match:
             found.append(Migration(int(match[1]), file.name, file.read_text("utf-8")))
