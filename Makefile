@@ -4,6 +4,7 @@
 # make clients  install the real clients that some tests run: 1.4 GB beside the repository, with npm
 # make lint types docs check
 # make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
+# make sanitize  tests of what is in C, compiled so that every access to memory is checked (gcc with libasan, or clang)
 # make dist   the wheel and the source archive: the same bytes for the same commit
 # make lock   write requirements.lock anew; make locked installs it in an environment of its own and starts the relay
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
@@ -16,7 +17,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 TRAFFIC ?=
 
-.PHONY: dist lock locked clients run demo test lint types docs format check conformance bench bench-pairs bench-guard bench-features clean
+.PHONY: dist lock locked clients run demo test lint types docs format check sanitize conformance bench bench-pairs bench-guard bench-features clean
 
 run: $(VENV)/.run
 	@$(BIN)/relay serve $(ARGS)
@@ -51,6 +52,18 @@ format: $(VENV)/.test
 	@$(BIN)/ruff format .
 
 check: lint types docs test
+
+# Python itself is not compiled that way, so the library that checks has to be there before it; and its own small heap
+# would hide what lies beside an object.
+sanitize: $(VENV)/.test
+	@mkdir -p build
+	@$(CC) -shared -fPIC -O1 -g -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
+	  -Wno-cast-function-type -Werror -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') relay/native/*.c -o build/_native.so
+	@I8RELAY_TEST_COMPILED=build/_native.so I8RELAY_REQUIRE_COMPILED=1 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  $(BIN)/python -m pytest -q tests/core/test_mould.py tests/core/test_outbox.py tests/core/test_outline.py \
+	  tests/core/test_passing.py tests/core/test_valve.py $(ARGS)
 
 conformance: $(VENV)/.test
 	@$(BIN)/python tests/replay/conformance.py $(TRAFFIC) $(ARGS)

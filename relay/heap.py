@@ -1,23 +1,18 @@
-"""The C library's heap: in one piece, and given back where it is free, if it knows of such things."""
+"""The C library's heap, and what it has of it that nobody needs."""
 
 from __future__ import annotations
 
 import gc
 
-__all__ = ["share", "tidy"]
+__all__ = ["tidy"]
 
 try:
-    from relay._native import share, trim
+    from relay._native import trim
 except ImportError:
-
-    def share() -> bool:
-        """Let all threads use one heap; whether that was possible. Theirs would each keep what is free in them."""
-        # To ask for it from here would take more than it gives.
-        return False
 
     def trim() -> bool:
         """Give back what is free; whether there was anything."""
-        # Imported late, as few processes ever come to it.
+        # Imported late: it takes as much as there may be to give back.
         import ctypes
 
         try:

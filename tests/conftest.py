@@ -2,7 +2,7 @@
 
 Both are skipped where they are missing. `I8RELAY_REQUIRE_SHARED` and `I8RELAY_REQUIRE_MODEL` turn that into a failure,
 so that a run which was meant to use them cannot pass without. With `I8RELAY_TEST_COMPILED=off` the parts in C are
-not there.
+not there; with a path in it they are those (see `make sanitize`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from typing import Any
 
 import pytest
 
-if os.environ.get("I8RELAY_TEST_COMPILED") == "off":
+if (compiled := os.environ.get("I8RELAY_TEST_COMPILED")) == "off":
     sys.modules["relay._native"] = None  # type: ignore[assignment]
+elif compiled:
+    found = importlib.util.spec_from_file_location("relay._native", compiled)
+    assert found is not None
+    assert found.loader is not None
+    sys.modules["relay._native"] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(sys.modules["relay._native"])
 
 # Also what helps the tests says what was otherwise, and does so without asserts, too.
 pytest.register_assert_rewrite(

@@ -17,10 +17,11 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "effort errors ir lasting mould outbox paths retry secret settings stalls table toml version",
+        "effort errors heap ir lasting mould outbox paths retry secret settings stalls table toml version"
+        " store.inserts",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "crowd life throttle config envelope events family fields limits outlet pricing seal"
-        " store.database store.words store.writer",
+        " store.database store.words store.writer valve",
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection fold guard lost origins policy proxies routing store.backup store.journal store.keys",
@@ -66,9 +67,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 
 CONTRACT = frozenset(
     f"relay{name}"
-    for name in ("", ".ir", ".events", ".errors", ".kit", ".fold", ".mould", ".outline", ".skim", ".body", ".fields")
+    for name in (
+        *("", ".ir", ".events", ".errors", ".kit", ".fold"),
+        *(".meter", ".mould", ".outline", ".skim", ".body", ".fields"),
+    )
 )
 """All that a plugin may import of the core."""
+TWINS = frozenset(f"relay.{name}" for name in ("heap", "mould", "outbox", "outline", "valve"))
+"""Who is there in C as well, and nobody else need know."""
 SHARED = frozenset({("relay_local", "relay_openai"), ("relay_bedrock", "relay_anthropic")})
 """Plugins that build on another one: (who, on whom)."""
 
@@ -118,7 +124,7 @@ to go on whatever happens."""
 KEEPERS = {
     ("relay/exchange.py", "_give"): "it keeps what the sink raised for whoever pumps or listens",
     ("relay/exchange.py", "data"): "the same, called by the event loop",
-    ("relay/connection.py", "data_received"): "the same, for what passes unread",
+    ("relay/valve.py", "__call__"): "the same, for what passes unread",
     ("relay/connection.py", "_passed"): "the same",
 }
 """Where even a cancellation is caught and not raised at once, and why."""
@@ -199,8 +205,7 @@ def test_imports_in_the_core_point_downwards(source: Source) -> None:
     for name in imports(source, types=False):
         assert name != "relay", f"{source.path} imports from the package's face; it should name the module"
         assert name.startswith("relay."), f"{source.path} imports a plugin: {name}"
-        if name == f"relay._{source.module.removeprefix('relay.')}":
-            # Itself, in C.
+        if name == "relay._native" and source.module in TWINS:
             continue
         assert RANK[name.removeprefix("relay.")] < own, f"{source.path} imports {name}, which is not below it"
 

@@ -31,6 +31,7 @@ from relay.events import (
 from relay.ir import Media, Opaque, Refusal, StopKind, StopReason, Text, Thinking, ToolCall
 from relay.kit import dumps, parse_data_url
 from relay.meter import Meter
+from relay_openai.choices import Call, Choice
 from relay_openai.custom import HEAD, TAIL, escaped
 from relay_openai.shapes import citation_of
 from relay_openai.usage import decode_usage
@@ -43,59 +44,6 @@ _CHOICE_FIELDS = frozenset(("index", "delta", "message", "finish_reason", "logpr
 _CALL_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
 
 
-class _Call:
-    """One tool call of a choice while it streams in."""
-
-    __slots__ = ("arguments", "custom", "extra", "id", "name", "part")
-
-    def __init__(self) -> None:
-        self.part: int | None = None
-        self.id = ""
-        self.name = ""
-        self.arguments = ""
-        self.custom = False
-        self.extra: dict[str, Any] = {}
-
-
-class _Choice:
-    """One choice while it streams in: which of its parts are open."""
-
-    __slots__ = (
-        "audio",
-        "calls",
-        "current",
-        "details",
-        "extra",
-        "finish",
-        "named",
-        "number",
-        "plain",
-        "refusal",
-        "refusal_logprobs",
-        "sequence",
-        "slots",
-        "text",
-        "thinking",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.text: int | None = None
-        self.thinking: int | None = None
-        self.refusal: int | None = None
-        self.plain = False
-        self.details: list[dict[str, Any]] = []
-        self.calls: list[_Call] = []
-        self.slots: dict[int, _Call] = {}
-        self.named: dict[str, _Call] = {}
-        self.current: _Call | None = None
-        self.audio: dict[str, Any] = {}
-        self.refusal_logprobs: list[Any] = []
-        self.finish: str | None = None
-        self.sequence: str | None = None
-        self.extra: dict[str, Any] = {}
-
-
 class Reader:
     """Turns parsed chunks into events. `whole` reads one complete answer instead of a stream's deltas."""
 
@@ -105,7 +53,7 @@ class Reader:
         self.started = False
         self.counted = False
         self._whole = whole
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, Choice] = {}
         self._next = 0
         self._id = ""
         self._created: int | None = None
@@ -156,7 +104,7 @@ class Reader:
             self.started = True
             state = self._choices.get(number)
             if state is None:
-                state = self._choices[number] = _Choice(number)
+                state = self._choices[number] = Choice(number)
             if text is not None:
                 meter.text(text)
             reason = choice.get("finish_reason")
@@ -237,7 +185,7 @@ class Reader:
             number = position
         state = self._choices.get(number)
         if state is None:
-            state = self._choices[number] = _Choice(number)
+            state = self._choices[number] = Choice(number)
         delta = choice.get("message" if self._whole else "delta")
         if delta and type(delta) is dict:
             content = delta.get("content")
@@ -258,21 +206,21 @@ class Reader:
         if self._whole:
             self._keep(state, choice, delta)
 
-    def _delta(self, state: _Choice, delta: dict[str, Any], out: list[Event]) -> None:
+    def _delta(self, state: Choice, delta: dict[str, Any], out: list[Event]) -> None:
         found = [key for key in delta if delta[key] and key in _READ]
         if len(found) > 1:
             found.sort(key=_RANK.__getitem__)
         for key in found:
             _READ[key](self, state, delta[key], delta, out)
 
-    def _finish_reason(self, state: _Choice, reason: Any, choice: Mapping[str, Any]) -> None:
+    def _finish_reason(self, state: Choice, reason: Any, choice: Mapping[str, Any]) -> None:
         state.finish = reason if isinstance(reason, str) else str(reason)
         for key in ("stop_reason", "matched_stop"):
             value = choice.get(key)
             if isinstance(value, str) and value:
                 state.sequence = value
 
-    def _keep(self, state: _Choice, choice: dict[str, Any], message: Any) -> None:
+    def _keep(self, state: Choice, choice: dict[str, Any], message: Any) -> None:
         """Fields that only this host knows. An error inside the choice means that its text is not all there is."""
         for key, value in choice.items():
             if key not in _CHOICE_FIELDS and value is not None:
@@ -286,7 +234,7 @@ class Reader:
         if choice.get("error") and state.finish is None:
             state.finish = "error"
 
-    def _stop(self, choice: _Choice) -> StopReason:
+    def _stop(self, choice: Choice) -> StopReason:
         raw = choice.finish
         kind: StopKind = FINISH_KINDS.get(raw, "other") if raw else "stop"
         if kind == "stop" and choice.calls:
@@ -301,19 +249,19 @@ class Reader:
         self._next += 1
         return index
 
-    def _open_text(self, choice: _Choice, out: list[Event]) -> int:
+    def _open_text(self, choice: Choice, out: list[Event]) -> int:
         self._close_thinking(choice, out)
         self._close_refusal(choice, out)
         index = choice.text = self._part()
         out.append(PartStart(index, Text(""), choice.number))
         return index
 
-    def _close_text(self, choice: _Choice, out: list[Event]) -> None:
+    def _close_text(self, choice: Choice, out: list[Event]) -> None:
         if choice.text is not None:
             out.append(PartStop(choice.text))
             choice.text = None
 
-    def _content(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _content(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is str:
             index = choice.text
             if index is None:
@@ -326,7 +274,7 @@ class Reader:
             # A host that was asked for JSON and parsed it already.
             self._content(choice, dumps(value).decode("utf-8"), delta, out)
 
-    def _item(self, choice: _Choice, item: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _item(self, choice: Choice, item: Any, delta: dict[str, Any], out: list[Event]) -> None:
         """One entry of a content list."""
         if isinstance(item, str):
             if item:
@@ -351,12 +299,12 @@ class Reader:
             out.append(PartStart(index, Opaque(DIALECT, item), choice.number))
             out.append(PartStop(index))
 
-    def _annotations(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _annotations(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is list:
             index = self._open_text(choice, out) if choice.text is None else choice.text
             out.extend(PartExtra(index, citation=citation_of(citation)) for citation in value)
 
-    def _refusal(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _refusal(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not str:
             return
         if choice.refusal is None:
@@ -366,38 +314,38 @@ class Reader:
             out.append(PartStart(choice.refusal, Refusal(""), choice.number))
         out.append(TextDelta(choice.refusal, value))
 
-    def _close_refusal(self, choice: _Choice, out: list[Event]) -> None:
+    def _close_refusal(self, choice: Choice, out: list[Event]) -> None:
         if choice.refusal is not None:
             out.append(PartStop(choice.refusal))
             choice.refusal = None
 
     # Reasoning.
 
-    def _open_thinking(self, choice: _Choice, out: list[Event]) -> int:
+    def _open_thinking(self, choice: Choice, out: list[Event]) -> int:
         self._close_text(choice, out)
         self._close_refusal(choice, out)
         index = choice.thinking = self._part()
         out.append(PartStart(index, Thinking("", dialect=DIALECT), choice.number))
         return index
 
-    def _think(self, choice: _Choice, text: str, out: list[Event]) -> None:
+    def _think(self, choice: Choice, text: str, out: list[Event]) -> None:
         index = choice.thinking
         if index is None:
             index = self._open_thinking(choice, out)
         out.append(ThinkingDelta(index, text))
 
-    def _reasoning_content(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _reasoning_content(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is str:
             choice.plain = True
             self._think(choice, value, out)
 
-    def _reasoning(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _reasoning(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         # Hosts in transition send the same text under both names.
         if type(value) is str and not delta.get("reasoning_content"):
             choice.plain = True
             self._think(choice, value, out)
 
-    def _reasoning_details(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _reasoning_details(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not list:
             return
         # The entries repeat the text of the plain fields, sometimes only when it is complete.
@@ -415,7 +363,7 @@ class Reader:
                 out.append(SignatureDelta(index, signature))
             choice.details.append(detail)
 
-    def _close_thinking(self, choice: _Choice, out: list[Event]) -> None:
+    def _close_thinking(self, choice: Choice, out: list[Event]) -> None:
         if choice.thinking is None:
             return
         if choice.details:
@@ -426,7 +374,7 @@ class Reader:
 
     # Tool calls.
 
-    def _tool_calls(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _tool_calls(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not list:
             return
         for fields in value:
@@ -441,7 +389,7 @@ class Reader:
                 choice.named.setdefault(name, call)
             self._arguments(choice, call, body, out)
 
-    def _which(self, choice: _Choice, fields: Mapping[str, Any], body: Mapping[str, Any]) -> _Call:
+    def _which(self, choice: Choice, fields: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
         """The call that a delta belongs to, or a new one.
 
         Most hosts number their calls. Of those that do not, each delta with a new id or a name begins a call. A few
@@ -469,14 +417,14 @@ class Reader:
         choice.current = call
         return call
 
-    def _new_call(self, choice: _Choice, fields: Mapping[str, Any]) -> _Call:
-        call = _Call()
+    def _new_call(self, choice: Choice, fields: Mapping[str, Any]) -> Call:
+        call = Call()
         call.custom = fields.get("type") == "custom"
         call.extra = {name: value for name, value in fields.items() if name not in _CALL_FIELDS and value}
         choice.calls.append(call)
         return call
 
-    def _function_call(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _function_call(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         """The one call of the interface before tools."""
         if type(value) is not dict or delta.get("tool_calls"):
             return
@@ -488,7 +436,7 @@ class Reader:
             call = choice.current = self._new_call(choice, {})
         self._arguments(choice, call, value, out)
 
-    def _arguments(self, choice: _Choice, call: _Call, body: Mapping[str, Any], out: list[Event]) -> None:
+    def _arguments(self, choice: Choice, call: Call, body: Mapping[str, Any], out: list[Event]) -> None:
         name = body.get("name")
         if not call.name and isinstance(name, str):
             call.name = name
@@ -508,7 +456,7 @@ class Reader:
         if call.name and (call.id or call.arguments):
             self._start_call(choice, call, out)
 
-    def _start_call(self, choice: _Choice, call: _Call, out: list[Event]) -> None:
+    def _start_call(self, choice: Choice, call: Call, out: list[Event]) -> None:
         self._close_text(choice, out)
         self._close_thinking(choice, out)
         self._close_refusal(choice, out)
@@ -529,7 +477,7 @@ class Reader:
 
     # Sound and pictures.
 
-    def _audio(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _audio(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         """Sound comes in pieces, and the hub carries it whole: it is collected until the end."""
         if type(value) is not dict:
             return
@@ -539,7 +487,7 @@ class Reader:
             elif piece:
                 choice.audio[key] = piece
 
-    def _finish_audio(self, choice: _Choice, out: list[Event]) -> None:
+    def _finish_audio(self, choice: Choice, out: list[Event]) -> None:
         data = "".join(choice.audio.pop("data", ()))
         transcript = "".join(choice.audio.pop("transcript", ()))
         if not data and not transcript:
@@ -549,7 +497,7 @@ class Reader:
         out.append(PartStart(index, Media("audio", data=data, extra=own_extra(fields)), choice.number))
         out.append(PartStop(index))
 
-    def _images(self, choice: _Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
+    def _images(self, choice: Choice, value: Any, delta: dict[str, Any], out: list[Event]) -> None:
         if type(value) is not list:
             return
         for image in value:
@@ -568,7 +516,7 @@ class Reader:
             out.append(PartStart(index, media, choice.number))
             out.append(PartStop(index))
 
-    def _logprobs(self, choice: _Choice, value: dict[str, Any], out: list[Event]) -> None:
+    def _logprobs(self, choice: Choice, value: dict[str, Any], out: list[Event]) -> None:
         content = value.get("content")
         if content and type(content) is list:
             out.append(Logprobs(content, choice.number))
@@ -604,7 +552,7 @@ def join_details(details: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return joined
 
 
-_Method = Callable[[Reader, _Choice, Any, dict[str, Any], list[Event]], None]
+_Method = Callable[[Reader, Choice, Any, dict[str, Any], list[Event]], None]
 
 # In the order in which they mean something: reasoning comes before what it led to, whatever the order of the keys.
 _READ: dict[str, _Method] = {

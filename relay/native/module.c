@@ -42,19 +42,7 @@ trim(PyObject *module, PyObject *nothing)
 #endif
 }
 
-/* Threads that have a heap each keep what is free in all of them. */
-static PyObject *
-share(PyObject *module, PyObject *nothing)
-{
-#ifdef __GLIBC__
-    return PyBool_FromLong(mallopt(M_ARENA_MAX, 1));
-#else
-    Py_RETURN_FALSE;
-#endif
-}
-
 static PyMethodDef functions[] = {
-    {"share", share, METH_NOARGS, "See relay.heap.share."},
     {"trim", trim, METH_NOARGS, "See relay.heap.trim."},
     {NULL, NULL, 0, NULL},
 };

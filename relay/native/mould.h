@@ -7,8 +7,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <stdint.h>
-#include <string.h>
+#include "eight.h"
 
 #define DIGITS 7 /* hexadecimal digits of a chunk's size that are read */
 
@@ -29,35 +28,23 @@ starts(const char *place, const char *end, span with)
     return (size_t)(end - place) >= size && memcmp(place, with.begin, size) == 0;
 }
 
-/* Not 0 if one of eight bytes is that one. */
-static uint64_t
-holds(uint64_t eight, unsigned char byte)
-{
-    uint64_t ones = UINT64_C(0x0101010101010101), zero = eight ^ ones * byte;
-
-    return (zero - ones) & ~zero & ones << 7;
-}
-
 /* Where a text ends that begins here: at a quote, at a line end, at a backslash with nothing to escape, or at the end. */
 static const char *
 text_end(const char *place, const char *end)
 {
-    uint64_t eight;
+    for (;;) {
+        uint64_t eight, marks = 0;
 
-    for (; end - place >= 8; place += 8) {
-        memcpy(&eight, place, 8);
-        if (holds(eight, '"') | holds(eight, '\\') | holds(eight, '\n'))
-            break;
-    }
-    while (place < end && *place != '"' && *place != '\n') {
-        if (*place != '\\')
+        for (; IN_ORDER && !marks && end - place >= 8; place += marks ? first(marks) : 8) {
+            memcpy(&eight, place, 8);
+            marks = (zeros(eight ^ ONES * '"') | zeros(eight ^ ONES * '\\') | zeros(eight ^ ONES * '\n')) & ONES << 7;
+        }
+        while (place < end && *place != '"' && *place != '\n' && *place != '\\')
             place++;
-        else if (end - place < 2 || place[1] == '\n')
-            break;
-        else
-            place += 2;
+        if (end - place < 2 || *place != '\\' || place[1] == '\n')
+            return place;
+        place += 2;
     }
-    return place;
 }
 
 /* The end of the event that begins here, and how long its text is; NULL if it is not of this kind. */

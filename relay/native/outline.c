@@ -4,12 +4,10 @@
  * the inside of the texts that are left out: all else stays as it is, for a real parser to read.
  */
 #include "module.h"
-#include <stdint.h>
-#include <string.h>
+#include "eight.h"
 
 #define DEEPEST 64 /* levels that are told apart; a body with more is not for here */
 #define BLOCK 64   /* bytes that are looked at together */
-#define ONES UINT64_C(0x0101010101010101)
 
 typedef struct {
     const char *begin, *end; /* begin is NULL: there is none */
@@ -70,27 +68,19 @@ run_of(const unsigned char *begin, const unsigned char *end)
     return at - begin;
 }
 
-static uint64_t
-zeros(uint64_t eight)
-{
-    return (eight - ONES) & ~eight;
-}
-
 /* Where the first byte is that a string may not hold as it is. */
 static const unsigned char *
 mark(const unsigned char *at, const unsigned char *end)
 {
     int steps = 0;
 
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    while (end - at >= 8) {
+    while (IN_ORDER && end - at >= 8) {
         uint64_t eight, marks;
 
         memcpy(&eight, at, 8);
-        /* The lowest bit that is set is right, whatever the others are. */
         marks = (eight | zeros(eight ^ ONES * '"') | zeros(eight ^ ONES * '\\') | ((eight - ONES * 0x20) & ~eight)) & ONES << 7;
         if (marks)
-            return at + __builtin_ctzll(marks) / 8;
+            return at + first(marks);
         at += 8;
         if (++steps == 4) {
             /* Far between: look at more of them together. */
@@ -98,7 +88,6 @@ mark(const unsigned char *at, const unsigned char *end)
             steps = 0;
         }
     }
-#endif
     while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
         at++;
     return at;

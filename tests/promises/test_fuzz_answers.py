@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -494,7 +495,7 @@ MARKS = st.sampled_from(
 )
 
 
-NO_LOOP: Any = None
+NO_LOOP: Any = SimpleNamespace(call_soon=None)
 
 
 def heard(pieces: Sequence[bytes], *, passing: bool = False) -> list[Any]:
