@@ -1,14 +1,19 @@
-"""The C library's heap, and what it has of it that nobody needs."""
+"""The C library's heaps, and what is in them that nobody needs."""
 
 from __future__ import annotations
 
 import gc
 
-__all__ = ["tidy"]
+__all__ = ["share", "tidy"]
 
 try:
-    from relay._native import trim
+    from relay._native import share, trim
 except ImportError:
+
+    def share() -> bool:
+        """Let all threads but the first use one heap; whether that is so from now on."""
+        # To ask for it from here would take more than it gives.
+        return False
 
     def trim() -> bool:
         """Give back what is free; whether there was anything."""

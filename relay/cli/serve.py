@@ -105,6 +105,10 @@ class Start:
 
 
 def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
+    from relay.heap import share
+
+    # Before there is a second thread.
+    share()
     level = start.config.settings.server.log_level
     with logging_to(sys.stderr, level) as logs, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(start, port, place, logs))

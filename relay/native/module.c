@@ -42,7 +42,20 @@ trim(PyObject *module, PyObject *nothing)
 #endif
 }
 
+/* One heap for the event loop, which has the first one, and one for all others: those would each keep what is free in
+ * theirs. Not one for everybody, who would wait for each other. */
+static PyObject *
+share(PyObject *module, PyObject *nothing)
+{
+#ifdef __GLIBC__
+    return PyBool_FromLong(mallopt(M_ARENA_MAX, 2));
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 static PyMethodDef functions[] = {
+    {"share", share, METH_NOARGS, "See relay.heap.share."},
     {"trim", trim, METH_NOARGS, "See relay.heap.trim."},
     {NULL, NULL, 0, NULL},
 };
