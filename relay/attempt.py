@@ -442,11 +442,11 @@ class Attempt:
             self.forward if native else NOTHING,
             decoder,
             counter,
-            native=native,
-            plugin=self.family.plugin,
-            secret=self.target.upstream.api_key,
-            keep=self._keep if keeps else None,
-            shelve=self._shelve if self.dialect.keeps and not self.native else None,
+            native,
+            self.family.plugin,
+            self.target.upstream.api_key,
+            self._keep if keeps else None,
+            self._shelve if self.dialect.keeps and not self.native else None,
         )
         return delivery
 

@@ -125,12 +125,11 @@ class Delivery:
         forward: Forward,
         decoder: StreamDecoder | None,
         counter: StreamMeter | None,
-        *,
         native: bool,
         plugin: str,
-        secret: Secret | None = None,
-        keep: Callable[[Response], None] | None = None,
-        shelve: Callable[[StreamEncoder], None] | None = None,
+        secret: Secret | None,
+        keep: Callable[[Response], None] | None,
+        shelve: Callable[[StreamEncoder], None] | None,
     ) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("a delivery follows the reading of the head")

@@ -29,6 +29,17 @@ __all__ = ["ChatDecoder", "WholeDecoder"]
 _DONE = b"[DONE]"
 
 
+def _chunk(payload: bytes) -> dict[str, Any] | None:
+    """The event's chunk, if it is surely one."""
+    if payload[:1] != b"{":
+        return None
+    try:
+        chunk: dict[str, Any] = loads(payload)
+    except ValueError:
+        return None
+    return chunk if "choices" in chunk and "error" not in chunk and "base_resp" not in chunk else None
+
+
 class ChatDecoder:
     """A `StreamDecoder` for server-sent `chat.completion.chunk` events."""
 
@@ -71,23 +82,13 @@ class ChatDecoder:
             if payload == _DONE and self._reader.count_end(meter):
                 self._over = True
                 return
-            if name or not self._counted(payload, meter):
+            chunk = None if name else _chunk(payload)
+            if chunk is None or not self._reader.count(chunk, meter):
                 out: list[Event] = []
                 going_on = self._event(name, payload, out)
                 meter.add(out)
                 if not going_on:
                     return
-
-    def _counted(self, payload: bytes, meter: Meter) -> bool:
-        """Whether this event was a chunk that could be counted without events."""
-        if payload[:1] != b"{":
-            return False
-        try:
-            chunk = loads(payload)
-        except ValueError:
-            return False
-        usual = "choices" in chunk and "error" not in chunk and "base_resp" not in chunk
-        return usual and self._reader.count(chunk, meter)
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""
