@@ -92,6 +92,8 @@ class Connection(asyncio.BaseProtocol):
         self._chunked = False
         self.valve = self.data_received = Valve(outbox.write, self._received, self._broken)
         """Lets chunks pass by the parser. It is open while that stands between two of them."""
+        self.valved = False
+        """Whether the exchange makes use of that."""
         self.on_chunk_header: Callable[[], None] = partial(self._inside.append, None)
         self.on_chunk_complete: Callable[[], None] = self._inside.clear
         self.on_header: Callable[[bytes, bytes], None] = self._fields.__setitem__
@@ -110,7 +112,7 @@ class Connection(asyncio.BaseProtocol):
         self._headless = True
         self._complete = False
         self._until_close = False
-        self._chunked = self.valve.open = False
+        self._chunked = self.valved = self.valve.open = False
 
     def write(self, head: bytes, body: bytes) -> None:
         """Send the request."""
@@ -189,14 +191,13 @@ class Connection(asyncio.BaseProtocol):
 
     def _read(self, data: bytes) -> None:
         exchange = self.exchange
-        self.valve.open = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._failed(error)
             return
-        if self._chunked:
-            self.valve.open = not self._inside and data.endswith(CRLF)
+        if self.valved:
+            self.valve.open = self._chunked and not self._inside and data.endswith(CRLF)
         bodies = self._bodies
         if bodies and exchange is not None:
             # `_deliver`, written out: this runs for every read of every stream.
@@ -217,7 +218,7 @@ class Connection(asyncio.BaseProtocol):
     def _failed(self, error: Exception) -> None:
         """The parser cannot go on."""
         self._deliver()
-        self.reusable = False
+        self.reusable = self.valve.open = False
         if self._complete and self.exchange is not None:
             # What was asked for is there; only what follows it is wrong.
             self._complete = False

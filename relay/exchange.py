@@ -413,12 +413,13 @@ class Exchange:
             self._wake()
 
     def _offer(self, sink: Sink) -> None:
-        if self._inflate is None and self._connection is not None:
+        connection = self._connection
+        if self._inflate is None and connection is not None:
             # Asked for by name: most sinks have no such way.
-            attach: Callable[[Valve], None] | None = getattr(sink, "attach", None)
-            if attach is not None:
-                self.passed = self._connection.valve.passed
-                attach(self._connection.valve)
+            attach: Callable[[Valve], bool] | None = getattr(sink, "attach", None)
+            if attach is not None and attach(connection.valve):
+                connection.valved = True
+                self.passed = connection.valve.passed
 
     def _shut(self) -> None:
         """From here on nothing passes."""

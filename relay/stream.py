@@ -212,13 +212,15 @@ class Delivery:
 
     # The sink
 
-    def attach(self, valve: Valve) -> None:
-        """Let plain text pass by this valve from here on, as it comes."""
-        if self.skimming is not None:
-            self.valve = valve
-            self.text = valve.text
-            self.passed = valve.passed
-            self._learn()
+    def attach(self, valve: Valve) -> bool:
+        """Let plain text pass by this valve from here on, as it comes. False: all of it has to be read."""
+        if self.skimming is None:
+            return False
+        self.valve = valve
+        self.text = valve.text
+        self.passed = valve.passed
+        self._learn()
+        return True
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""

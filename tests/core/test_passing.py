@@ -110,6 +110,7 @@ def read(pieces: Sequence[bytes]) -> Reading:
         wire: Any = Wire()
         connection.connection_made(wire)
         connection.begin(reading)
+        connection.valved = True
         for piece in pieces:
             connection.data_received(piece)
         reading.meter.seen += connection.valve.text / 4

@@ -504,6 +504,7 @@ def heard(pieces: Sequence[bytes], *, passing: bool = False) -> list[Any]:
     found = Heard(connection, passing=passing)
     connection.connection_made(Gone())
     connection.begin(found)
+    connection.valved = passing
     for piece in pieces:
         if isinstance(connection.transport, Gone) and connection.transport.aborted:
             break
