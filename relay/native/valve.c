@@ -97,20 +97,32 @@ pass(Valve *self, PyObject *data, Py_ssize_t begin)
     return open < 0 ? -1 : open ? end : begin;
 }
 
-/* Tell of the error that was raised; nothing of the rest is read then. */
+/* The error that was raised, and is raised no more. */
 static PyObject *
-tell(Valve *self)
+raised(void)
 {
-    PyObject *type, *error, *trace, *done;
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *error, *trace;
 
     PyErr_Fetch(&type, &error, &trace);
     PyErr_NormalizeException(&type, &error, &trace);
     if (trace != NULL)
         PyException_SetTraceback(error, trace);
-    done = PyObject_CallOneArg(self->broken, error);
     Py_XDECREF(type);
-    Py_XDECREF(error);
     Py_XDECREF(trace);
+    return error;
+#endif
+}
+
+/* Tell of the error that was raised; nothing of the rest is read then. */
+static PyObject *
+tell(Valve *self)
+{
+    PyObject *error = raised(), *done = PyObject_CallOneArg(self->broken, error);
+
+    Py_DECREF(error);
     return done;
 }
 
