@@ -24,6 +24,8 @@ from counting import ENVIRONMENT, WAYS, counted, possible
 
 STORED = Path(__file__).resolve().parent / "instructions.json"
 TOLERANCE = 0.10
+ONE = 1
+"""A piece takes so few calls that one more is what the relay does by the clock."""
 MODELS = {"mock": "", "other": ", translated"}
 
 
@@ -34,7 +36,7 @@ def compared(way: str, found: Mapping[str, int], stored: Mapping[str, int]) -> l
         known = stored.get(name)
         change = f"{count / known - 1:+.1%}" if known else "nothing to compare with"
         print(f"  {name:20} {count:>10,} {way}  {change}")
-        if known and count > known * (1 + TOLERANCE):
+        if known and count > known * (1 + TOLERANCE) + ONE:
             faults.append(f"{name}: {count:,} {way} are more than a tenth above {known:,}")
     return faults
 
