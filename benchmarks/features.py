@@ -41,6 +41,7 @@ VARIANTS = (
     Variant("translated to another dialect and back", model="other"),
     Variant("aiohttp's client towards upstreams", config='[server]\ntransport = "aiohttp"\n'),
     Variant("asyncio's own loop instead of uvloop", missing=["uvloop"]),
+    Variant("nothing in C", missing=["relay._native"]),
 )
 
 
