@@ -4,7 +4,7 @@
 # make clients  install the real clients that some tests run: 1.4 GB beside the repository, with npm
 # make lint types docs check
 # make conformance  every recorded answer to a client of every dialect (TRAFFIC=DIR: other recordings than ../shared's)
-# make sanitize  tests of what is in C, compiled so that every access to memory is checked (gcc with libasan, or clang)
+# make sanitize  tests of what is in C, compiled so that every access to memory is checked (gcc with libasan)
 # make dist   the wheel and the source archive: the same bytes for the same commit
 # make lock   write requirements.lock anew; make locked installs it in an environment of its own and starts the relay
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)

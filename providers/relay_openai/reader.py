@@ -119,15 +119,16 @@ class Reader:
         """The same for the end marker. False if not every choice has said why it stopped, or one has called a tool."""
         choices = self._choices.values()
         for choice in choices:
-            if choice.finish is None or choice.calls:
+            if not choice.finish or choice.calls:
                 return False
+        if not choices:
+            return False
         for choice in choices:
             meter.ended += 1
             if FINISH_KINDS.get(choice.finish or "") == "filter":
                 meter.filtered = True
-        if choices:
-            meter.begun = meter.complete = True
-        return meter.complete
+        meter.begun = meter.complete = True
+        return True
 
     @property
     def all_finished(self) -> bool:

@@ -29,17 +29,6 @@ __all__ = ["ChatDecoder", "WholeDecoder"]
 _DONE = b"[DONE]"
 
 
-def _chunk(payload: bytes) -> dict[str, Any] | None:
-    """The event's chunk, if it is surely one."""
-    if payload[:1] != b"{":
-        return None
-    try:
-        chunk: dict[str, Any] = loads(payload)
-    except ValueError:
-        return None
-    return chunk if "choices" in chunk and "error" not in chunk and "base_resp" not in chunk else None
-
-
 class ChatDecoder:
     """A `StreamDecoder` for server-sent `chat.completion.chunk` events."""
 
@@ -73,22 +62,20 @@ class ChatDecoder:
         """Tell a meter what the events of `feed` would: most of them need not be made for that."""
         if self._over:
             return
+        out: list[Event] = []
         try:
             frames = self._frames.feed(data)
         except UpstreamProtocol as error:
-            meter.add([self._failure(error)])
+            self._fail(error, out)
+            meter.add(out)
             return
         for name, payload in frames:
-            if payload == _DONE and self._reader.count_end(meter):
-                self._over = True
-                return
-            chunk = None if name else _chunk(payload)
-            if chunk is None or not self._reader.count(chunk, meter):
-                out: list[Event] = []
-                going_on = self._event(name, payload, out)
+            going_on = self._event(name, payload, out, meter=meter)
+            if out:
                 meter.add(out)
-                if not going_on:
-                    return
+                out.clear()
+            if not going_on:
+                return
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""
@@ -105,9 +92,14 @@ class ChatDecoder:
                 self._fail(UpstreamProtocol("the upstream's stream ended before the answer was complete"), out)
         return out
 
-    def _event(self, name: str, payload: bytes, out: list[Event], *, last: bool = False) -> bool:
-        """Read one event; whether the stream goes on after it."""
+    def _event(
+        self, name: str, payload: bytes, out: list[Event], *, last: bool = False, meter: Meter | None = None
+    ) -> bool:
+        """Read one event; whether the stream goes on after it. A `meter` is told what can be told without events."""
         if payload == _DONE:
+            if meter is not None and self._reader.count_end(meter):
+                self._over = True
+                return False
             return self._odd(payload, out, last=last)
         try:
             chunk = loads(payload)
@@ -116,7 +108,8 @@ class ChatDecoder:
         if type(chunk) is dict:
             usual = "choices" in chunk and "error" not in chunk and "base_resp" not in chunk and not name
             if usual or not (name == "error" or is_fault(chunk)):
-                self._reader.read(chunk, out)
+                if meter is None or not usual or not self._reader.count(chunk, meter):
+                    self._reader.read(chunk, out)
                 return True
         elif name != "error" and not (isinstance(chunk, list) and chunk and isinstance(chunk[0], dict)):
             # `[]`, numbers and strings are not chunks; nothing is known to hide in them.
@@ -143,12 +136,9 @@ class ChatDecoder:
         return False
 
     def _fail(self, error: UpstreamError, out: list[Event]) -> bool:
-        out.append(self._failure(error))
-        return False
-
-    def _failure(self, error: UpstreamError) -> Failure:
         self._over = True
-        return Failure(error)
+        out.append(Failure(error))
+        return False
 
 
 class WholeDecoder:

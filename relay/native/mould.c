@@ -53,6 +53,7 @@ run(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return looked(args, count, events);
 }
 
+/* For tests, and for a valve in Python: the one in C has no need to come by here. */
 static PyObject *
 pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {

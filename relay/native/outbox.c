@@ -73,20 +73,13 @@ hold(Outbox *self, PyObject *to, PyObject *data)
     return failed;
 }
 
-/* How many calls are under way; -1 with an error. */
-static Py_ssize_t
-under_way(Outbox *self)
-{
-    return PyObject_Size(self->busy);
-}
-
 static int
 put(Outbox *self, PyObject *to, PyObject *data)
 {
     Py_ssize_t calls;
 
     if (PyDict_GET_SIZE(self->waiting) == 0) {
-        calls = under_way(self);
+        calls = PyObject_Size(self->busy);
         if (calls < 0)
             return -1;
         if (calls < 2)
@@ -123,7 +116,7 @@ outbox_writelines(Outbox *self, PyObject *const *args, Py_ssize_t count)
 
     if (two(count) < 0)
         return NULL;
-    calls = PyDict_GET_SIZE(self->waiting) ? 2 : under_way(self);
+    calls = PyDict_GET_SIZE(self->waiting) ? 2 : PyObject_Size(self->busy);
     if (calls < 0)
         return NULL;
     if (calls < 2)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
-import sys
 from types import ModuleType
 
 import pytest
 
 import relay.heap
 import relay.mould
+from tests.core.twins import pure
 
-
-def without(name: str) -> ModuleType:
-    """The module as it is where that other one cannot be imported."""
-    spec = importlib.util.spec_from_file_location("pure_heap", relay.heap.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, name, None)
-        spec.loader.exec_module(module)
-    return module
-
-
-PURE = without("relay._native")
+PURE = pure(relay.heap)
 GNU = platform.libc_ver()[0] == "glibc"
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,21 +11,9 @@ from hypothesis import strategies as st
 
 import relay.mould
 from relay.mould import COMPILED, Mould
+from tests.core.twins import pure
 
-
-def without(name: str) -> ModuleType:
-    """The module as it is where that other one cannot be imported."""
-    spec = importlib.util.spec_from_file_location("pure_mould", relay.mould.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, name, None)
-        spec.loader.exec_module(module)
-    return module
-
-
-PURE = without("relay._native")
+PURE = pure(relay.mould)
 TWINS = [PURE, relay.mould] if COMPILED else [PURE]
 both = pytest.mark.parametrize("twin", TWINS, ids=["python", "c"][: len(TWINS)])
 

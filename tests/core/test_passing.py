@@ -20,6 +20,7 @@ from relay.skim import SkimmingMeter
 from relay.valve import Valve
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
+from tests.core.chunks import unchunked
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 FEW = settings(max_examples=300, deadline=None)
@@ -60,15 +61,9 @@ class Reading:
         raise error
 
     def write(self, data: Buffer) -> None:
-        begin, data = 0, bytes(data)
-        while begin < len(data):
-            line = data.index(b"\r\n", begin) + 2
-            close = line + int(data[begin:line], 16)
-            assert data[close : close + 2] == b"\r\n"
-            self.body += data[line:close]
-            self.passed += 1
-            begin = close + 2
-        assert begin == len(data)
+        found = unchunked(bytes(data))
+        self.body += b"".join(found)
+        self.passed += len(found)
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
         raise AssertionError("what passes is one piece")

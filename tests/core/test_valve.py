@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
-import sys
 import weakref
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,21 +16,9 @@ import relay.valve
 from relay.mould import Mould
 from relay.outbox import Buffer, Writable
 from relay.valve import COMPILED
+from tests.core.twins import pure
 
-
-def without(name: str) -> ModuleType:
-    """The module as it is where that other one cannot be imported."""
-    spec = importlib.util.spec_from_file_location("pure_valve", relay.valve.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, name, None)
-        spec.loader.exec_module(module)
-    return module
-
-
-PURE = without("relay._native")
+PURE = pure(relay.valve)
 TWINS = [PURE, relay.valve] if COMPILED else [PURE]
 both = pytest.mark.parametrize("twin", TWINS, ids=["python", "c"][: len(TWINS)])
 MOULD = Mould(b'he "', b'" lo')

@@ -29,6 +29,7 @@ from relay.parted import parted
 from relay.secret import Secret
 from relay_bedrock.frames import FrameDecoder
 from relay_gemini.framing import ObjectDecoder
+from tests.core.chunks import unchunked
 from tests.flow.fake import chat_chunk
 from tests.flow.test_anthropic_sdk import event
 from tests.flow.test_responses_sdk import answer as responses_answer
@@ -413,12 +414,8 @@ class Heard:
             connection.valve.let(self, HELLO)
 
     def write(self, data: Buffer) -> None:
-        begin, data = 0, bytes(data)
-        while begin < len(data):
-            line = data.index(b"\r\n", begin) + 2
-            close = line + int(data[begin:line], 16)
-            self.data(data[line:close])
-            begin = close + 2
+        for found in unchunked(bytes(data)):
+            self.data(found)
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
         raise AssertionError("what passes is one piece")

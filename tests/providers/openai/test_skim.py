@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from relay.meter import Meter
 from relay.mould import chunks
 from relay.skim import SkimmingMeter
+from relay_openai.reader import Reader
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 
@@ -146,7 +147,8 @@ def test_what_is_counted_without_events_is_what_the_events_say(events: list[byte
 
 
 def test_nearly_all_events_are_counted_without_any_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ChatDecoder, "_event", None)
+    monkeypatch.setattr(Reader, "read", None)
+    monkeypatch.setattr(Meter, "add", None)
     meter = chat_meter(ChatDecoder())
     first = {"role": "assistant", "content": "", "refusal": None}
     meter.feed(event({"id": "c", "choices": [{"index": 0, "delta": first, "finish_reason": None}], "usage": None}))
