@@ -7,8 +7,6 @@ one dialect, because whichever was chosen would surprise somebody with their cre
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import importlib.util
 import inspect
 import logging
@@ -27,16 +25,14 @@ from relay.bound import TRANSLATION, BoundFamily, Ordering, Policy, guarded
 from relay.dialect import Dialect
 from relay.errors import PluginError
 from relay.family import Family, Host, Model, Target
+from relay.installed import installed_plugins
 from relay.pricing import Price
 
 if TYPE_CHECKING:
-    import click
-
     from relay.app import Relay
 
-__all__ = ["Contradiction", "PluginRecord", "Plugins", "silent"]
+__all__ = ["Contradiction", "PluginRecord", "Plugins"]
 
-ENTRY_POINT_GROUP = "i8relay"
 MAY_BE_ASYNC = frozenset({"endpoint"})
 
 log = logging.getLogger("relay.plugins")
@@ -95,7 +91,7 @@ class Plugins:
         plugins = cls()
         plugins.options = options or {}
         blocked, wanted = set(disabled), set(only)
-        installed = list(_entry_points())
+        installed = list(installed_plugins())
         if wanted:
             blocked.update(name for name, _, _ in installed if name not in wanted)
         for name, source, bring in (*installed, *_drop_ins(folder), *_given(given or {})):
@@ -278,14 +274,6 @@ class Plugins:
         self.policies()
         yield from ((record.name, record.mistake) for record in self.records if record.mistake is not None)
 
-    def commands(self, group: click.Group) -> None:
-        """Let plugins add commands. One that fails is logged and left out."""
-        for record, plugin in self._loaded():
-            try:
-                self._ask_one(record.name, plugin, "relay_commands", commands=group)
-            except PluginError as error:
-                record.error = error.message
-
     def price(self, target: Target, at: int) -> Price | None:
         """What a plugin says that the target costs."""
         answer = guarded("price", "price", lambda: self.manager.hook.price(target=target, at=at))
@@ -295,28 +283,6 @@ class Plugins:
         """What a plugin knows of the target's model that its upstream does not tell."""
         answer = guarded("describe", "describe", lambda: self.manager.hook.describe(target=target))
         return answer if isinstance(answer, Model) else None
-
-
-def _entry_points() -> Iterator[tuple[str, str, Callable[[], object]]]:
-    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        source = f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
-        yield point.name, source, point.load
-
-
-def silent(hook: str) -> set[str]:
-    """The installed plugins whose module plainly has no such hook: to ask for it, they need not be imported."""
-    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return {point.name for point in points if not point.attr and not _names(point.module, hook)}
-
-
-def _names(module: str, hook: str) -> bool:
-    """Whether a module may have a hook. It may unless its source is there, and neither names it nor hides names."""
-    try:
-        spec = importlib.util.find_spec(module)
-        source = b"" if spec is None or spec.origin is None else Path(spec.origin).read_bytes()
-    except (ImportError, ValueError, OSError):
-        return True
-    return not source or hook.encode() in source or b"import *" in source
 
 
 def _drop_ins(folder: Path | None) -> Iterator[tuple[str, str, Callable[[], object]]]:

@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "body connection fold guard lost origins policy proxies routing store.backup store.journal store.keys",
         "dialect outline",
         "hookspecs",
+        "installed",
         # What translators are made of; how usage and keys are looked up.
         "exchange heads health kit lines routes store.kept store.repeats store.ring store.spending store.usage",
         "shelf store.upkeep",
@@ -99,6 +100,7 @@ CATCHERS = frozenset(
         ("relay/attempt.py", "_ready"),
         ("relay/http1.py", "_look"),
         ("relay/cli/logs.py", "_run"),
+        ("relay/installed.py", "add_commands"),
         ("relay/lane.py", "_failed"),
         ("relay/lane.py", "_usual"),
         ("relay/lines.py", "call"),

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from relay import Model, Price, Target, hookimpl
+from relay import hookimpl
 
 if TYPE_CHECKING:
     import click
 
+    from relay import Model, Price, Target
     from relay_prices.book import Book
 
 __all__: list[str] = []

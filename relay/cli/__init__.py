@@ -59,12 +59,10 @@ class Commands(click.Group):
         if self._asked:
             return
         self._asked = True
-        from relay.manager import Contradiction, Plugins, silent
+        from relay.installed import add_commands
 
-        try:
-            Plugins.load(disabled=silent("relay_commands")).commands(self)
-        except Contradiction as error:
-            click.echo(f"plugin commands are not available: {error}", err=True)
+        for name, error in add_commands(self):
+            click.echo(f"commands of the plugin {name!r} are not available: {error}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

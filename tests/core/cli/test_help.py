@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.manager import silent
+import relay
+from relay.installed import silent
 
 NAMES = """
 import click
@@ -26,10 +27,23 @@ def relay_commands(commands):
 HIDES = "print('IMPORTED')\nfrom relay_hidden import *\n"
 BORROWS = "print('IMPORTED')\nfrom relay_hidden import relay_commands\n"
 NOTHING = "print('IMPORTED')\n"
+FAILS = "raise RuntimeError('relay_commands? not today')\n"
+REFUSES = """
+from relay import hookimpl
+
+@hookimpl
+def relay_commands():
+    raise LookupError("no room")
+"""
 
 
 def helped(folder: Path, text: str, value: str = "relay_odd") -> str:
     """The output with one more plugin installed, whose module says that."""
+    return asked_for_help(folder, text, value).stdout
+
+
+def asked_for_help(folder: Path, text: str, value: str = "relay_odd") -> subprocess.CompletedProcess[str]:
+    """`relay --help` with one more plugin installed, whose module says that."""
     info = folder / "odd-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
@@ -37,7 +51,7 @@ def helped(folder: Path, text: str, value: str = "relay_odd") -> str:
     (folder / "relay_odd.py").write_text(text)
     (folder / "relay_hidden.py").write_text(NAMES.replace("IMPORTED", "HIDDEN"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "relay", "--help"],
         env=environment,
         capture_output=True,
@@ -45,7 +59,6 @@ def helped(folder: Path, text: str, value: str = "relay_odd") -> str:
         timeout=30,
         check=True,
     )
-    return done.stdout
 
 
 @pytest.mark.parametrize("text", [NAMES, HIDES, BORROWS])
@@ -64,7 +77,32 @@ def test_a_plugin_without_commands_is_not_imported_for_help(tmp_path: Path) -> N
     assert "IMPORTED" not in helped(tmp_path, NOTHING)
 
 
+@pytest.mark.parametrize(("text", "why"), [(FAILS, "RuntimeError: relay_commands? not"), (REFUSES, "LookupError: no")])
+def test_a_plugin_whose_commands_fail_is_named_and_takes_no_others_with_it(tmp_path: Path, text: str, why: str) -> None:
+    done = asked_for_help(tmp_path, text)
+    assert f"commands of the plugin 'odd' are not available: {why}" in done.stderr
+    assert "prices" in done.stdout
+
+
+def test_help_waits_for_nothing_that_only_serving_needs() -> None:
+    looking = "import sys; sys.argv = ['relay', '--help']; from relay.__main__ import main"
+    asking = "import atexit; atexit.register(lambda: print(*sys.modules)); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{looking}; {asking}"], capture_output=True, text=True, timeout=30, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {"click", "relay.cli", "relay_prices.commands"} <= loaded
+    assert not loaded & {"asyncio", "ssl", "aiohttp", "orjson", "relay.dialect", "relay.manager", "relay_openai"}
+
+
+def test_what_a_plugin_imports_is_there_when_it_is_asked_for() -> None:
+    assert all(getattr(relay, name) is not None for name in relay.__all__)
+    assert set(relay.__all__) <= set(dir(relay))
+    with pytest.raises(AttributeError, match="no attribute 'Relay'"):
+        relay.Relay  # noqa: B018
+
+
 def test_of_the_plugins_here_one_has_commands() -> None:
     assert "prices" not in silent("relay_commands")
-    assert {"openai", "anthropic", "gemini", "bedrock"} <= silent("relay_commands")
+    assert {"openai", "anthropic", "gemini", "bedrock", "local"} <= silent("relay_commands")
     assert silent("relay_families") >= {"prices", "cache", "latency"}
