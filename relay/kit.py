@@ -121,6 +121,20 @@ class SseDecoder:
         held += buffer[end + 2 :]
         return _events(buffer[: end + 2])
 
+    def plain(self, data: bytes) -> list[bytes] | None:
+        """The data that `feed` would give, if `data` is whole events of one `data` line each and nothing else.
+
+        None, and nothing has happened, if it is not.
+        """
+        if self._held or self._cr or not data.startswith(b"data: ") or not data.endswith(b"\n\n") or CR in data:
+            return None
+        found = data[6:-2].split(b"\n\ndata: ")
+        # Whatever is no such event has brought line ends of its own.
+        if data.count(b"\n") != 2 * len(found):
+            return None
+        self._started = True
+        return found
+
     def flush(self) -> list[tuple[str, bytes]]:
         """The event that was still open when the stream ended, if it had data."""
         rest = bytes(self._held).removeprefix(BOM)

@@ -32,6 +32,7 @@ from relay.ir import Media, Opaque, Refusal, StopKind, StopReason, Text, Thinkin
 from relay.kit import dumps, parse_data_url
 from relay.meter import Meter
 from relay_openai.choices import Call, Choice
+from relay_openai.counting import counted
 from relay_openai.custom import HEAD, TAIL, escaped
 from relay_openai.shapes import citation_of
 from relay_openai.usage import decode_usage
@@ -78,38 +79,27 @@ class Reader:
             self.counted = True
             out.append(UsageSeen(seen))
 
-    def count(self, chunk: dict[str, Any], meter: Meter) -> bool:
+    def count(self, payload: bytes, meter: Meter) -> bool:
         """Tell a meter what the events of one chunk would, without making them.
 
-        Only of chunks that are like nearly all, with one choice that has text or nothing: False, and nothing has
-        happened, for any other.
+        Only of chunks that are like nearly all: False, and nothing has happened, for any other.
         """
-        choices, usage = chunk.get("choices"), chunk.get("usage")
-        if (not self.started and not choices) or (not usage and "x_groq" in chunk):
+        chunk = counted(payload)
+        if chunk is None:
             return False
-        if choices:
-            if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
-                return False
-            number, delta, text = choice.get("index"), choice.get("delta"), None
-            if type(number) is not int or choice.get("logprobs"):
-                return False
-            if delta:
-                if type(delta) is not dict:
-                    return False
-                for key, value in delta.items():
-                    if value and key in _READ:
-                        if key != "content" or type(value) is not str:
-                            return False
-                        text = value
+        usage = chunk.usage
+        if chunk.choices:
+            choice = chunk.choices[0]
             self.started = True
-            state = self._choices.get(number)
+            state = self._choices.get(choice.index)
             if state is None:
-                state = self._choices[number] = Choice(number)
-            if text is not None:
-                meter.text(text)
-            reason = choice.get("finish_reason")
-            if reason:
-                self._finish_reason(state, reason, choice)
+                state = self._choices[choice.index] = Choice(choice.index)
+            if choice.delta is not None and choice.delta.content:
+                meter.text(choice.delta.content)
+            if choice.finish_reason:
+                state.finish = choice.finish_reason
+        elif not self.started:
+            return False
         if usage and (seen := decode_usage(usage)) is not None:
             self.counted = True
             meter.usage = seen

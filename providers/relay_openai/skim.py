@@ -8,12 +8,19 @@ from relay.mould import Mould
 from relay.skim import EVENT_END, SkimmingMeter
 from relay_openai.stream import ChatDecoder
 
-__all__ = ["chat_meter"]
+__all__ = ["chat_meter", "chunk_mould", "places"]
 
-_TEXT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments)":\s*"([^"\\]*(?:\\.[^"\\]*)*)"')
 _FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
 _FILLED = b'"obfuscation"'
-_NULL = re.compile(rb'"(?:finish_reason|usage)":\s*(?!null)[^\s,}]')
+
+
+def places(*fields: str) -> re.Pattern[bytes]:
+    """Finds the texts of these fields, as its group, and without one whatever says why or what: an end, a count."""
+    text = rb'(?:%b)":\s*"([^"\\]*(?:\\.[^"\\]*)*)"' % "|".join(fields).encode()
+    return re.compile(rb'"(?:%b|(?:finish_reason|usage)":\s*(?!null)[^\s,}])' % text)
+
+
+_TEXT = places("content", "reasoning_content", "reasoning", "arguments")
 
 
 def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
@@ -25,8 +32,8 @@ def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:
     """The mould of a chunk with one text and neither a finish reason nor a count; None for any other."""
     if not event.startswith(b"data:") or event.find(b"\n") != len(event) - len(EVENT_END):
         return None
-    texts = list(text.finditer(event))
-    if len(texts) != 1 or _NULL.search(event):
+    found = list(text.finditer(event))
+    if len(found) != 1 or found[0][1] is None:
         return None
-    filling = _FILLING.search(event, texts[0].end(1)) if _FILLED in event else None
-    return Mould.of(event, texts[0].span(1), None if filling is None else filling.span(1))
+    filling = _FILLING.search(event, found[0].end(1)) if event.find(_FILLED) >= 0 else None
+    return Mould.of(event, found[0].span(1), None if filling is None else filling.span(1))

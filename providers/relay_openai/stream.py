@@ -60,20 +60,21 @@ class ChatDecoder:
 
     def count(self, data: bytes, meter: Meter, /) -> None:
         """Tell a meter what the events of `feed` would: most of them need not be made for that."""
-        if self._over:
+        payloads = None if self._over else self._frames.plain(data)
+        if payloads is None:
+            meter.add(self.feed(data))
             return
-        out: list[Event] = []
-        try:
-            frames = self._frames.feed(data)
-        except UpstreamProtocol as error:
-            self._fail(error, out)
+        reader = self._reader
+        for payload in payloads:
+            if payload == _DONE:
+                if reader.count_end(meter):
+                    self._over = True
+                    return
+            elif reader.count(payload, meter):
+                continue
+            out: list[Event] = []
+            going_on = self._event("", payload, out)
             meter.add(out)
-            return
-        for name, payload in frames:
-            going_on = self._event(name, payload, out, meter=meter)
-            if out:
-                meter.add(out)
-                out.clear()
             if not going_on:
                 return
 
@@ -92,14 +93,9 @@ class ChatDecoder:
                 self._fail(UpstreamProtocol("the upstream's stream ended before the answer was complete"), out)
         return out
 
-    def _event(
-        self, name: str, payload: bytes, out: list[Event], *, last: bool = False, meter: Meter | None = None
-    ) -> bool:
-        """Read one event; whether the stream goes on after it. A `meter` is told what can be told without events."""
+    def _event(self, name: str, payload: bytes, out: list[Event], *, last: bool = False) -> bool:
+        """Read one event; whether the stream goes on after it."""
         if payload == _DONE:
-            if meter is not None and self._reader.count_end(meter):
-                self._over = True
-                return False
             return self._odd(payload, out, last=last)
         try:
             chunk = loads(payload)
@@ -108,8 +104,7 @@ class ChatDecoder:
         if type(chunk) is dict:
             usual = "choices" in chunk and "error" not in chunk and "base_resp" not in chunk and not name
             if usual or not (name == "error" or is_fault(chunk)):
-                if meter is None or not usual or not self._reader.count(chunk, meter):
-                    self._reader.read(chunk, out)
+                self._reader.read(chunk, out)
                 return True
         elif name != "error" and not (isinstance(chunk, list) and chunk and isinstance(chunk[0], dict)):
             # `[]`, numbers and strings are not chunks; nothing is known to hide in them.

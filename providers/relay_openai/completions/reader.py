@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from relay import Secret
@@ -12,12 +11,12 @@ from relay.mould import Mould
 from relay.skim import SkimmingMeter
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
-from relay_openai.skim import chunk_mould
+from relay_openai.skim import chunk_mould, places
 from relay_openai.stream import ChatDecoder
 
 __all__ = ["TextReader", "completions_meter", "decode_text"]
 
-_TEXT = re.compile(rb'"text":\s*"((?:[^"\\]|\\.)*)"')
+_TEXT = places("text")
 
 
 class TextReader(Reader):
