@@ -31,7 +31,8 @@ NOWHERE = b"\n"
 
 def end_of(data: bytes) -> int:
     """Where the body begins of a request that begins with `data`; 0 if its head is not all there."""
-    return data.find(END) + len(END) if END in data else 0
+    place = data.find(END)
+    return place + len(END) if place >= 0 else 0
 
 
 class KnownHead:

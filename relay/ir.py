@@ -297,7 +297,8 @@ class Usage:
 
     `input` and `output` are totals. `cache_read`, `cache_write_5m`, `cache_write_1h` and `audio_in` are parts of
     `input`; `reasoning` and `audio_out` are parts of `output`. Vendors that report the parts beside the total (and not
-    inside it) are added up by their decoder. `raw` is the vendor's own object.
+    inside it) are added up by their decoder. `raw` is the vendor's own object, where an answer was read and not just
+    counted.
     """
 
     input: int | None = None

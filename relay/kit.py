@@ -62,7 +62,8 @@ __all__ = [
     "usd",
 ]
 
-CR = 0x0D
+CR, LF = 0x0D, 0x0A
+"""As numbers: to look for bytes in bytes with `in` raises an error and catches it first."""
 MAX_EVENT = 16 * 1024 * 1024
 """Longest event, in bytes, that a decoder buffers before it calls the upstream broken."""
 
@@ -161,7 +162,7 @@ def _events(data: bytes) -> list[tuple[str, bytes]]:
     events = []
     for block in data[:-2].split(b"\n\n"):
         # Nearly every block of every vendor is one `data: {...}` line.
-        if block.startswith(b"data: ") and b"\n" not in block:
+        if block.startswith(b"data: ") and LF not in block:
             events.append(("", block[6:]))
         elif (event := _event(block)) is not None:
             events.append(event)
@@ -289,7 +290,7 @@ class WholeEvents:
     def _last_end(buffer: bytes | bytearray) -> int:
         """Where the last complete event ends. A CR at the very end may be half of a CRLF, so it does not count."""
         usable = len(buffer) - 1 if buffer.endswith(b"\r") else len(buffer)
-        if b"\r" not in buffer:
+        if CR not in buffer:
             place = buffer.rfind(b"\n\n")
             return place + 2 if place >= 0 else 0
         end = 0

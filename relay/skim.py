@@ -22,6 +22,7 @@ MOULDS = 4
 FEW = 2048
 """Bytes of several events that are decoded together."""
 EVENT_END = b"\n\n"
+CR = 0x0D
 NOWHERE = 0, 0
 
 
@@ -30,7 +31,8 @@ class SkimmingMeter(Meter):
 
     `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
     whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
-    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own.
+    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own, and
+    may give the mould of `data` where it knows that.
     """
 
     __slots__ = ("_count", "_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
@@ -41,7 +43,7 @@ class SkimmingMeter(Meter):
         mould: Callable[[bytes], Mould | None],
         *,
         tells_calls: bool = True,
-        count: Callable[[bytes, Meter], None] | None = None,
+        count: Callable[[bytes, Meter], Mould | None] | None = None,
     ) -> None:
         super().__init__()
         self.tells_calls = tells_calls
@@ -88,7 +90,7 @@ class SkimmingMeter(Meter):
         if not data.endswith(EVENT_END):
             end = data.rfind(EVENT_END) + len(EVENT_END)
             rest = data[end:] if end > 1 else data
-            if b"\r" in rest or len(rest) > LONGEST:
+            if CR in rest or len(rest) > LONGEST:
                 # Line ends of another kind, or events so long that skimming saves nothing.
                 self._slow = True
                 self.add(self._decoder.feed(data))
@@ -141,9 +143,9 @@ class SkimmingMeter(Meter):
         return place
 
     def _read(self, event: bytes) -> None:
-        before = self.seen
+        before, mould = self.seen, None
         if self._count is not None and not self.keep_calls:
-            self._count(event, self)
+            mould = self._count(event, self)
         else:
             events = self._decoder.feed(event)
             self.add(events)
@@ -153,7 +155,7 @@ class SkimmingMeter(Meter):
         if self.seen <= before or len(event) > LONGEST:
             # To look for the place of a text takes long where that is long.
             return
-        mould = self._mould(event)
+        mould = mould or self._mould(event)
         if mould is not None and mould.tail.endswith(EVENT_END) and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)

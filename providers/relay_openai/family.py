@@ -21,6 +21,7 @@ from relay.skim import SkimmingMeter
 from relay_openai.completions.reader import TextReader, completions_meter, decode_text
 from relay_openai.completions.wire import DIALECT as COMPLETIONS
 from relay_openai.compose import compose_request
+from relay_openai.counting import counted_answer
 from relay_openai.embeddings.answer import count_answer, decode_answer
 from relay_openai.embeddings.wire import DIALECT as EMBEDDINGS
 from relay_openai.fault import upstream_error
@@ -59,6 +60,7 @@ _PATHS: Mapping[tuple[str, str], str] = {
     ("embeddings", EMBEDDINGS): "embeddings",
 }
 """Path by operation and dialect, below the base URL."""
+_UNLIKE_CHAT = frozenset((RESPONSES, EMBEDDINGS))
 _MOVED: Mapping[str, str] = {"completions": "completions_path", "embeddings": "embeddings_path"}
 """The option that gives another path in place of one of these."""
 
@@ -164,6 +166,8 @@ def _prepared(target: Target, path: str, stream: bool) -> tuple[str, Mapping[str
 
 def count_response(target: Target, body: bytes, dialect: str = "") -> Usage | None:
     """What a complete answer used; None, for the full reading to judge, unless it plainly is an answer."""
+    if dialect not in _UNLIKE_CHAT and (usage := counted_answer(body)) is not None:
+        return usage
     value = upstream_json(body)
     if dialect == RESPONSES:
         output = value.get("output")

@@ -70,6 +70,7 @@ def _candidates(raw: bytes) -> Iterator[bytes]:
         yield raw[: match.start()] + head + b'{"include_usage":true}' + raw[match.end() :]
 
 
+CR = 0x0D
 _COUNTS = b'"usage"'
 _NOTHING = (_COUNTS + b":null", _COUNTS + b": null")
 _EMPTY = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -94,7 +95,7 @@ class UsageFilter(WholeEvents):
         place = complete.find(_COUNTS)
         if place < 0:
             return complete
-        if b"\r" in complete:
+        if CR in complete:
             return self._one_by_one(complete)
         kept = []
         start = 0

@@ -79,15 +79,17 @@ class Reader:
             self.counted = True
             out.append(UsageSeen(seen))
 
-    def count(self, payload: bytes, meter: Meter) -> bool:
-        """Tell a meter what the events of one chunk would, without making them.
+    def count(self, payload: bytes, meter: Meter) -> str | None:
+        """Tell a meter what the events of one chunk would, without making them. Gives the chunk's text, or none.
 
-        Only of chunks that are like nearly all: False, and nothing has happened, for any other.
+        Only of chunks that are like nearly all: None, and nothing has happened, for any other.
         """
         chunk = counted(payload)
         if chunk is None:
-            return False
-        usage = chunk.usage
+            return None
+        text, usage = "", None
+        if chunk.usage is not None and (usage := chunk.usage.usage()) is None:
+            return None
         if chunk.choices:
             choice = chunk.choices[0]
             self.started = True
@@ -95,15 +97,18 @@ class Reader:
             if state is None:
                 state = self._choices[choice.index] = Choice(choice.index)
             if choice.delta is not None and choice.delta.content:
-                meter.text(choice.delta.content)
+                text = choice.delta.content
+                meter.text(text)
             if choice.finish_reason:
                 state.finish = choice.finish_reason
+                text = ""
         elif not self.started:
-            return False
-        if usage and (seen := decode_usage(usage)) is not None:
+            return None
+        if usage is not None:
             self.counted = True
-            meter.usage = seen
-        return True
+            meter.usage = usage
+            text = ""
+        return text
 
     def count_end(self, meter: Meter) -> bool:
         """The same for the end marker. False if not every choice has said why it stopped, or one has called a tool."""

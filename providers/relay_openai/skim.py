@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
+from relay.meter import Meter
 from relay.mould import Mould
 from relay.skim import EVENT_END, SkimmingMeter
 from relay_openai.stream import ChatDecoder
@@ -12,6 +14,7 @@ __all__ = ["chat_meter", "chunk_mould", "places"]
 
 _FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
 _FILLED = b'"obfuscation"'
+BACKSLASH = 0x5C
 
 
 def places(*fields: str) -> re.Pattern[bytes]:
@@ -25,7 +28,17 @@ _TEXT = places("content", "reasoning_content", "reasoning", "arguments")
 
 def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
     """A meter that decodes what is no plain delta."""
-    return SkimmingMeter(decoder, chunk_mould, count=decoder.count)
+    return SkimmingMeter(decoder, chunk_mould, count=partial(_count, decoder))
+
+
+def _count(decoder: ChatDecoder, data: bytes, meter: Meter) -> Mould | None:
+    """Count without events; and the mould of `data`, if that is a chunk whose text stands in just one place."""
+    text = decoder.count(data, meter)
+    if not text or BACKSLASH in data or data.find(_FILLED) >= 0:
+        return None
+    quoted = b'"%b"' % text.encode()
+    begin = data.find(quoted) + 1
+    return Mould.of(data, (begin, begin + len(quoted) - 2)) if data.find(quoted, begin) < 0 else None
 
 
 def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:

@@ -58,25 +58,29 @@ class ChatDecoder:
                 break
         return out
 
-    def count(self, data: bytes, meter: Meter, /) -> None:
-        """Tell a meter what the events of `feed` would: most of them need not be made for that."""
+    def count(self, data: bytes, meter: Meter, /) -> str | None:
+        """Tell a meter what the events of `feed` would: most of them need not be made for that.
+
+        Gives the text of `data` if that is one chunk of text and nothing else.
+        """
         payloads = None if self._over else self._frames.plain(data)
         if payloads is None:
             meter.add(self.feed(data))
-            return
-        reader = self._reader
+            return None
+        reader, text = self._reader, None
         for payload in payloads:
             if payload == _DONE:
                 if reader.count_end(meter):
                     self._over = True
-                    return
-            elif reader.count(payload, meter):
+                    return None
+            elif (text := reader.count(payload, meter)) is not None:
                 continue
             out: list[Event] = []
             going_on = self._event("", payload, out)
             meter.add(out)
             if not going_on:
-                return
+                return None
+        return text if len(payloads) == 1 else None
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay import Target, Upstream
 from relay.meter import Meter
 from relay.mould import chunks
 from relay.skim import SkimmingMeter
+from relay_openai.family import count_response
 from relay_openai.reader import Reader
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
+from relay_openai.usage import decode_usage
+
+TARGET = Target(Upstream("test", "openai", "https://upstream.test/v1"), "m")
 
 
 def event(value: Any, spaced: bool = False) -> bytes:
@@ -31,7 +38,9 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> di
 
 def end(meter: Any) -> tuple[Any, ...]:
     error = meter.error and (type(meter.error), meter.error.message)
-    return meter.complete, meter.begun, meter.ended, meter.filtered, meter.usage, error
+    # The host's own object is for whoever reads the answer, and not for whoever counts it.
+    usage = meter.usage and replace(meter.usage, raw=None)
+    return meter.complete, meter.begun, meter.ended, meter.filtered, usage, error
 
 
 def skimmed(data: bytes, cuts: list[int]) -> SkimmingMeter:
@@ -52,8 +61,35 @@ def decoded(data: bytes) -> Meter:
     return meter
 
 
-WORDS = st.sampled_from(["a", "hello world", "[DONE]", '"usage"', "error", "data:", "\n\n", "\u00e9\u4e16", "event: x"])
+WORDS = st.sampled_from(
+    ["a", "hello world", "[DONE]", '"usage"', "error", "data:", "\n\n", "\u00e9\u4e16", "event: x", "c", "m", "content"]
+)
+"""Some of them stand in other places of a chunk, too."""
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+COUNTS = st.sampled_from([None, 0, 3, 3, -1, 2.5, True, "4", 10**9 + 1, 10**30])
+USAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": st.one_of(st.just(5), COUNTS),
+        "completion_tokens": st.one_of(st.just(7), COUNTS),
+        "total_tokens": st.sampled_from([12, 12, 12, 15, None]),
+        "prompt_tokens_details": st.one_of(
+            st.sampled_from([None, [], {"cached_tokens": 2, "audio_tokens": 0, "cache_write_tokens": 1}]),
+            st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens", "cache_write_tokens", "x"]), COUNTS),
+        ),
+        "completion_tokens_details": st.one_of(
+            st.sampled_from([None, 5, {"reasoning_tokens": 3, "audio_tokens": 0}]),
+            st.dictionaries(st.sampled_from(["reasoning_tokens", "audio_tokens", "x"]), COUNTS),
+        ),
+        "cached_tokens": COUNTS,
+        "reasoning_tokens": COUNTS,
+        "prompt_cache_hit_tokens": COUNTS,
+        "cache_read_input_tokens": COUNTS,
+        "cache_creation_input_tokens": COUNTS,
+        "cache_creation": st.sampled_from([None, {}, {"ephemeral_1h_input_tokens": 2}]),
+        "queue_time": st.just(0.5),
+    },
+)
 CHUNKS = st.one_of(
     WORDS.map(chunk),
     WORDS.map(lambda text: chunk(text, usage=None)),
@@ -116,7 +152,7 @@ ODD_CHUNKS = st.fixed_dictionaries(
             st.lists(CHOICES, max_size=2),
             st.sampled_from([None, {}, "x", [None], [[]]]),
         ),
-        "usage": st.sampled_from([None, {}, USAGE, {**USAGE, "total_tokens": 90}, {"prompt_tokens": "5"}, 5, [1]]),
+        "usage": st.one_of(st.sampled_from([None, {}, USAGE, {"prompt_tokens": "5"}, 5, [1]]), USAGES),
         "id": st.sampled_from(["c", "", None, 5]),
         "x_groq": st.sampled_from([{"usage": USAGE}, {}, None]),
         "error": st.sampled_from([None, {"message": "broke"}, {}]),
@@ -144,6 +180,30 @@ def test_what_is_counted_without_events_is_what_the_events_say(events: list[byte
     short.add(shortly.close())
     long.add(fully.close())
     assert (end(short), short.seen) == (end(long), long.seen)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    USAGES,
+    st.sampled_from(["keep", "keep", "keep", [], None, [5], [{"index": 0, "message": {"content": "x"}}, 5]]),
+    st.sampled_from([None, None, {}, {"message": "broke"}, "x"]),
+)
+def test_an_answer_counted_shortly_is_counted_as_if_it_were_read(usage: Any, choices: Any, error: Any) -> None:
+    choices = [{"index": 0, "message": {"role": "assistant", "content": "x"}}] if choices == "keep" else choices
+    body = {"id": "c", "choices": choices, "usage": usage, **({} if error is None else {"error": error})}
+    answered = isinstance(choices, list) and choices and isinstance(choices[0], dict) and not error
+    counted, read = count_response(TARGET, json.dumps(body).encode()), decode_usage(usage) if answered else None
+    assert (counted and replace(counted, raw=None)) == (read and replace(read, raw=None))
+
+
+def test_nearly_all_answers_are_counted_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The package has a hook of the module's name.
+    monkeypatch.setattr(sys.modules["relay_openai.family"], "upstream_json", None)
+    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 3}}
+    body = {"choices": [{"index": 0, "message": {"content": "x"}}], "usage": {**USAGE, **details}, "error": None}
+    counted = count_response(TARGET, json.dumps(body).encode())
+    assert counted is not None
+    assert (counted.input, counted.output, counted.cache_read, counted.reasoning) == (5, 7, 2, 3)
 
 
 def test_nearly_all_events_are_counted_without_any_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
