@@ -31,8 +31,8 @@ class SkimmingMeter(Meter):
 
     `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
     whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
-    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own, and
-    may give the mould of `data` where it knows that.
+    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own, to
+    the end of the first event with text: it gives where that begins and ends, and its mould where it knows that.
     """
 
     __slots__ = ("_count", "_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
@@ -43,7 +43,7 @@ class SkimmingMeter(Meter):
         mould: Callable[[bytes], Mould | None],
         *,
         tells_calls: bool = True,
-        count: Callable[[bytes, Meter], Mould | None] | None = None,
+        count: Callable[[bytes, Meter], tuple[int, int, Mould | None]] | None = None,
     ) -> None:
         super().__init__()
         self.tells_calls = tells_calls
@@ -73,7 +73,9 @@ class SkimmingMeter(Meter):
         self.span = NOWHERE
         if lone and not self._slow and data.endswith(EVENT_END):
             # The first events of most streams, and their last ones.
-            self._read(data)
+            reached = self._read(data)
+            if reached < len(data):
+                self._sort(data, reached)
             return
         if self._slow:
             self.add(self._decoder.feed(data))
@@ -112,21 +114,24 @@ class SkimmingMeter(Meter):
             self.add(self._decoder.feed(self._tail))
         self.add(self._decoder.close())
 
-    def _sort(self, data: bytes) -> None:
+    def _sort(self, data: bytes, place: int = 0) -> None:
         """Events that fit a mould are measured, the others decoded, and new moulds made of them."""
-        place = 0
         while place < len(data) and self.error is None and not self.complete:
             reached = self._skim(data, place) if self._moulds else place
             if reached == place:
-                reached = self._next(data, place)
-                self._read(data[place:reached])
+                reached = place + self._read(data[place : self._next(data, place)])
             place = reached
 
     def _next(self, data: bytes, place: int) -> int:
         """How far to read what fits no mould."""
-        if self._moulds and len(data) - place < FEW and data.find(self._moulds[0].head, place) < 0:
-            # A stream's last events, most likely: nothing follows them that would be worth a mould.
-            return len(data)
+        if len(data) - place < FEW:
+            if not self._moulds:
+                if self._count is not None and not self.keep_calls:
+                    # A stream's first events, most likely. The first one with text is where that stops.
+                    return len(data)
+            elif data.find(self._moulds[0].head, place) < 0:
+                # Its last ones, most likely: nothing follows them that would be worth a mould.
+                return len(data)
         end = data.find(EVENT_END, place) + len(EVENT_END)
         # At least one line end more than a blank line needs, where there is no event.
         return end if end > place else len(data)
@@ -142,21 +147,23 @@ class SkimmingMeter(Meter):
                 return reached
         return place
 
-    def _read(self, event: bytes) -> None:
-        before, mould = self.seen, None
+    def _read(self, data: bytes) -> int:
+        """Have events decoded, and make a mould of the last one. How far that went."""
+        before, begin, end, mould = self.seen, 0, len(data), None
         if self._count is not None and not self.keep_calls:
-            mould = self._count(event, self)
+            begin, end, mould = self._count(data, self)
         else:
-            events = self._decoder.feed(event)
+            events = self._decoder.feed(data)
             self.add(events)
             if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
                 # They are wanted whole, so each of them is read.
-                return
-        if self.seen <= before or len(event) > LONGEST:
+                return end
+        if self.seen <= before or len(data) > LONGEST:
             # To look for the place of a text takes long where that is long.
-            return
-        mould = mould or self._mould(event)
+            return end
+        mould = mould or self._mould(data[begin:end])
         if mould is not None and mould.tail.endswith(EVENT_END) and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)
             del self._moulds[MOULDS:]
+        return end

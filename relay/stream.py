@@ -219,7 +219,8 @@ class Delivery:
         self.valve = valve
         self.text = valve.text
         self.passed = valve.passed
-        self._learn()
+        if self.opened:
+            self._learn()
         return True
 
     def take(self, piece: bytes) -> bool:

@@ -31,14 +31,16 @@ def chat_meter(decoder: ChatDecoder) -> SkimmingMeter:
     return SkimmingMeter(decoder, chunk_mould, count=partial(_count, decoder))
 
 
-def _count(decoder: ChatDecoder, data: bytes, meter: Meter) -> Mould | None:
-    """Count without events; and the mould of `data`, if that is a chunk whose text stands in just one place."""
-    text = decoder.count(data, meter)
-    if not text or BACKSLASH in data or data.find(_FILLED) >= 0:
-        return None
-    quoted = b'"%b"' % text.encode()
-    begin = data.find(quoted) + 1
-    return Mould.of(data, (begin, begin + len(quoted) - 2)) if data.find(quoted, begin) < 0 else None
+def _count(decoder: ChatDecoder, data: bytes, meter: Meter) -> tuple[int, int, Mould | None]:
+    """Count to the end of the first event with text; and its mould, if that is a chunk whose text stands just there."""
+    begin, end, text = decoder.count(data, meter)
+    if not text:
+        return begin, end, None
+    event, quoted = data[begin:end], b'"%b"' % text.encode()
+    place = event.find(quoted) + 1
+    if not place or event.find(quoted, place) >= 0 or BACKSLASH in event or event.find(_FILLED) >= 0:
+        return begin, end, None
+    return begin, end, Mould.of(event, (place, place + len(quoted) - 2))
 
 
 def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:

@@ -27,6 +27,7 @@ __all__ = ["ChatDecoder", "WholeDecoder"]
 
 
 _DONE = b"[DONE]"
+FRAME = len(b"data: \n\n")
 
 
 class ChatDecoder:
@@ -58,29 +59,32 @@ class ChatDecoder:
                 break
         return out
 
-    def count(self, data: bytes, meter: Meter, /) -> str | None:
+    def count(self, data: bytes, meter: Meter, /) -> tuple[int, int, str | None]:
         """Tell a meter what the events of `feed` would: most of them need not be made for that.
 
-        Gives the text of `data` if that is one chunk of text and nothing else.
+        Goes on to the end of the first event with text. Gives where that event begins and ends, and its text if that is
+        all there is to it.
         """
         payloads = None if self._over else self._frames.plain(data)
         if payloads is None:
             meter.add(self.feed(data))
-            return None
-        reader, text = self._reader, None
+            return 0, len(data), None
+        reader, before, place = self._reader, meter.seen, 0
         for payload in payloads:
-            if payload == _DONE:
-                if reader.count_end(meter):
-                    self._over = True
-                    return None
-            elif (text := reader.count(payload, meter)) is not None:
-                continue
-            out: list[Event] = []
-            going_on = self._event("", payload, out)
-            meter.add(out)
-            if not going_on:
-                return None
-        return text if len(payloads) == 1 else None
+            place += len(payload) + FRAME
+            text = None
+            if payload == _DONE and reader.count_end(meter):
+                self._over = True
+                break
+            if payload == _DONE or (text := reader.count(payload, meter)) is None:
+                out: list[Event] = []
+                going_on = self._event("", payload, out)
+                meter.add(out)
+                if not going_on:
+                    break
+            if meter.seen > before:
+                return place - len(payload) - FRAME, place, text
+        return 0, len(data), None
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""

@@ -429,9 +429,9 @@ async def test_a_stream_with_tools_is_skimmed_and_its_calls_are_judged_all_the_s
     decoded: list[bytes] = []
     feed = SkimmingMeter._read
 
-    def noted(self: SkimmingMeter, event: bytes) -> None:
+    def noted(self: SkimmingMeter, event: bytes) -> int:
         decoded.append(event)
-        feed(self, event)
+        return feed(self, event)
 
     monkeypatch.setattr(SkimmingMeter, "_read", noted)
     call: dict[str, Any] = {

@@ -225,9 +225,9 @@ def test_plain_deltas_are_not_decoded_and_yet_counted() -> None:
     fed: list[bytes] = []
 
     class Spy(ChatDecoder):
-        def count(self, data: bytes, meter: Meter, /) -> None:
+        def count(self, data: bytes, meter: Meter, /) -> tuple[int, int, str | None]:
             fed.append(data)
-            super().count(data, meter)
+            return super().count(data, meter)
 
     meter = chat_meter(Spy())
     for _ in range(500):
