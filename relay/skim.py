@@ -60,6 +60,7 @@ class SkimmingMeter(Meter):
         """The next bytes. Any cut gives the same end, because only whole events are judged."""
         moulds, lone = self._moulds, False
         if not self._tail:
+            reached = 0
             if moulds:
                 # The way of nearly every piece: events of the kind that came last.
                 reached, text = run(data, 0, moulds[0])
@@ -67,9 +68,7 @@ class SkimmingMeter(Meter):
                     self.seen += text / 4
                     self.span = 0, reached
                     return
-                lone = not reached and len(moulds) == 1 and self._next(data, 0) == len(data)
-            else:
-                lone = data.find(EVENT_END) == len(data) - len(EVENT_END)
+            lone = not reached and len(moulds) < 2 and self._next(data, 0) == len(data)
         self.span = NOWHERE
         if lone and not self._slow and data.endswith(EVENT_END):
             # The first events of most streams, and their last ones.

@@ -82,32 +82,35 @@ class Reader:
     def count(self, payload: bytes, meter: Meter) -> str | None:
         """Tell a meter what the events of one chunk would, without making them. Gives the chunk's text, or none.
 
-        Only of chunks that are like nearly all: None, and nothing has happened, for any other.
+        Only of chunks that are like nearly all, with a text or an end or a count: None, and nothing has happened, for
+        any other.
         """
         chunk = counted(payload)
         if chunk is None:
             return None
-        text, usage = "", None
-        if chunk.usage is not None and (usage := chunk.usage.usage()) is None:
+        text, used = "", chunk.usage
+        usage = None if used is None else used.usage()
+        if used is not None and usage is None:
             return None
         if chunk.choices:
             choice = chunk.choices[0]
-            self.started = True
-            state = self._choices.get(choice.index)
-            if state is None:
-                state = self._choices[choice.index] = Choice(choice.index)
-            if choice.delta is not None and choice.delta.content:
-                text = choice.delta.content
+            delta, number, finish = choice.delta, choice.index, choice.finish_reason
+            if delta is not None and delta.content:
+                if finish or used is not None:
+                    return None
+                text = delta.content
                 meter.text(text)
-            if choice.finish_reason:
-                state.finish = choice.finish_reason
-                text = ""
+            self.started = True
+            state = self._choices.get(number)
+            if state is None:
+                state = self._choices[number] = Choice(number)
+            if finish:
+                state.finish = finish
         elif not self.started:
             return None
         if usage is not None:
             self.counted = True
             meter.usage = usage
-            text = ""
         return text
 
     def count_end(self, meter: Meter) -> bool:

@@ -71,19 +71,21 @@ class ChatDecoder:
             return 0, len(data), None
         reader, before, place = self._reader, meter.seen, 0
         for payload in payloads:
-            place += len(payload) + FRAME
-            text = None
-            if payload == _DONE and reader.count_end(meter):
-                self._over = True
-                break
-            if payload == _DONE or (text := reader.count(payload, meter)) is None:
+            begin, place = place, place + len(payload) + FRAME
+            text = None if payload == _DONE else reader.count(payload, meter)
+            if text:
+                return begin, place, text
+            if text is None:
+                if payload == _DONE and reader.count_end(meter):
+                    self._over = True
+                    break
                 out: list[Event] = []
                 going_on = self._event("", payload, out)
                 meter.add(out)
                 if not going_on:
                     break
-            if meter.seen > before:
-                return place - len(payload) - FRAME, place, text
+                if meter.seen > before:
+                    return begin, place, None
         return 0, len(data), None
 
     def close(self) -> list[Event]:
