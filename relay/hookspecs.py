@@ -84,7 +84,9 @@ def on_call(options: Mapping[str, Any]) -> CallPolicy | None:
 def relay_commands(commands: click.Group) -> None:
     """Add commands to the `relay` program.
 
-    Only plugins are imported for it whose module has this name in its source, or may get it by `import *`.
+    Only plugins are imported for it whose module has this name in its source, or may get it by `import *`. Those keep
+    `relay --help` waiting, so such a module does well to import what its commands need when one of them runs. One that
+    fails is named on standard error, and costs the others nothing.
     """
     raise AssertionError("a specification, not an implementation")
 

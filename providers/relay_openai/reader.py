@@ -80,10 +80,9 @@ class Reader:
             out.append(UsageSeen(seen))
 
     def count(self, payload: bytes, meter: Meter) -> str | None:
-        """Tell a meter what the events of one chunk would, without making them. Gives the chunk's text, or none.
+        """Tell a meter what the events of one chunk would, without making them. Gives its text if that is all there is.
 
-        Only of chunks that are like nearly all, with a text or an end or a count: None, and nothing has happened, for
-        any other.
+        Only of chunks that are like nearly all: None, and nothing has happened, for any other.
         """
         chunk = counted(payload)
         if chunk is None:
@@ -96,10 +95,9 @@ class Reader:
             choice = chunk.choices[0]
             delta, number, finish = choice.delta, choice.index, choice.finish_reason
             if delta is not None and delta.content:
-                if finish or used is not None:
-                    return None
-                text = delta.content
-                meter.text(text)
+                meter.text(delta.content)
+                if not finish and used is None:
+                    text = delta.content
             self.started = True
             state = self._choices.get(number)
             if state is None:

@@ -27,7 +27,8 @@ __all__ = ["ChatDecoder", "WholeDecoder"]
 
 
 _DONE = b"[DONE]"
-FRAME = len(b"data: \n\n")
+EVENT_END = b"\n\n"
+FRAME = len(b"data: ") + len(EVENT_END)
 
 
 class ChatDecoder:
@@ -62,14 +63,16 @@ class ChatDecoder:
     def count(self, data: bytes, meter: Meter, /) -> tuple[int, int, str | None]:
         """Tell a meter what the events of `feed` would: most of them need not be made for that.
 
-        Goes on to the end of the first event with text. Gives where that event begins and ends, and its text if that is
-        all there is to it.
+        Goes on to the end of the first event with text, or of the first one if those are not plain. Gives where that
+        event begins and ends, and its text if that is all there is to it.
         """
-        payloads = None if self._over else self._frames.plain(data)
+        payloads = [] if self._over else self._frames.plain(data)
         if payloads is None:
-            meter.add(self.feed(data))
-            return 0, len(data), None
-        reader, before, place = self._reader, meter.seen, 0
+            end = data.find(EVENT_END) + len(EVENT_END)
+            end = end if end >= len(EVENT_END) else len(data)
+            meter.add(self.feed(data[:end]))
+            return 0, end, None
+        reader, place = self._reader, 0
         for payload in payloads:
             begin, place = place, place + len(payload) + FRAME
             text = None if payload == _DONE else reader.count(payload, meter)
@@ -80,7 +83,7 @@ class ChatDecoder:
                     self._over = True
                     break
                 out: list[Event] = []
-                going_on = self._event("", payload, out)
+                before, going_on = meter.seen, self._event("", payload, out)
                 meter.add(out)
                 if not going_on:
                     break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from relay_openai.reader import Reader
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 from relay_openai.usage import decode_usage
+from tests.hub import counts
 
 TARGET = Target(Upstream("test", "openai", "https://upstream.test/v1"), "m")
 
@@ -38,9 +38,7 @@ def chunk(text: str | None = None, finish: str | None = None, **more: Any) -> di
 
 def end(meter: Any) -> tuple[Any, ...]:
     error = meter.error and (type(meter.error), meter.error.message)
-    # The host's own object is for whoever reads the answer, and not for whoever counts it.
-    usage = meter.usage and replace(meter.usage, raw=None)
-    return meter.complete, meter.begun, meter.ended, meter.filtered, usage, error
+    return meter.complete, meter.begun, meter.ended, meter.filtered, counts(meter.usage), error
 
 
 def skimmed(data: bytes, cuts: list[int]) -> SkimmingMeter:
@@ -193,7 +191,20 @@ def test_an_answer_counted_shortly_is_counted_as_if_it_were_read(usage: Any, cho
     body = {"id": "c", "choices": choices, "usage": usage, **({} if error is None else {"error": error})}
     answered = isinstance(choices, list) and choices and isinstance(choices[0], dict) and not error
     counted, read = count_response(TARGET, json.dumps(body).encode()), decode_usage(usage) if answered else None
-    assert (counted and replace(counted, raw=None)) == (read and replace(read, raw=None))
+    assert counts(counted) == counts(read)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.one_of(EVENTS, CHUNKS.map(event)), max_size=8), st.integers(1, 4))
+def test_as_much_is_seen_of_events_that_come_together_as_of_each_alone(events: list[bytes], together: int) -> None:
+    each, several = chat_meter(ChatDecoder()), chat_meter(ChatDecoder())
+    for one in events:
+        if not each.complete and each.error is None:
+            each.feed(one)
+    for batch in (events[place : place + together] for place in range(0, len(events), together)):
+        if not several.complete and several.error is None:
+            several.feed(b"".join(batch))
+    assert (end(several), several.seen) == (end(each), pytest.approx(each.seen))
 
 
 def test_nearly_all_answers_are_counted_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
