@@ -162,8 +162,10 @@ class Dialect(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.limit_headers is not Dialect.limit_headers and cls.limit_lines is Dialect.limit_lines:
-            # Those that are written out there are not its own.
+        own = vars(cls)
+        mixed = cls.limit_headers is not Dialect.limit_headers and cls.limit_lines is Dialect.limit_lines
+        if "limit_lines" not in own and ("limit_headers" in own or mixed):
+            # Those that are written out in what it inherits from are not its own.
             cls.limit_lines = Dialect._limit_lines  # type: ignore[method-assign]
 
     @abstractmethod

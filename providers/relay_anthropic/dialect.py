@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import ClassVar
 
 from relay import Dialect, Forward, Head, LimitView, Model, Route, Target
@@ -29,6 +30,12 @@ from relay_anthropic.shapes import CAPACITY, error_object
 __all__ = ["AnthropicMessages"]
 
 _LABELLED = b'"' + LABEL.encode()
+
+
+@lru_cache(maxsize=256)
+def _moment(second: int) -> str:
+    """A time of day as these headers name it. Many calls name the same few."""
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class AnthropicMessages(Dialect):
@@ -128,11 +135,25 @@ class AnthropicMessages(Dialect):
         headers = super().limit_headers(requests, tokens)
         for kind, view in (("requests", requests), ("tokens", tokens)):
             if view is not None:
-                reset = datetime.fromtimestamp(math.ceil(self._now() + view.reset), UTC)
                 headers[f"anthropic-ratelimit-{kind}-limit"] = str(view.limit)
                 headers[f"anthropic-ratelimit-{kind}-remaining"] = str(view.remaining)
-                headers[f"anthropic-ratelimit-{kind}-reset"] = f"{reset:%Y-%m-%dT%H:%M:%SZ}"
+                headers[f"anthropic-ratelimit-{kind}-reset"] = _moment(math.ceil(self._now() + view.reset))
         return headers
+
+    def limit_lines(self, requests: LimitView | None, tokens: LimitView | None) -> str:
+        """The same as lines of a head."""
+        if requests is None or tokens is None:
+            return super().limit_lines(requests, tokens)
+        # As nearly always, written out: this runs for every call.
+        now = self._now()
+        limit, remaining, reset = requests[:]
+        most, left, after = tokens[:]
+        return super().limit_lines(requests, tokens) + (
+            f"anthropic-ratelimit-requests-limit: {limit}\r\nanthropic-ratelimit-requests-remaining: {remaining}\r\n"
+            f"anthropic-ratelimit-requests-reset: {_moment(math.ceil(now + reset))}\r\n"
+            f"anthropic-ratelimit-tokens-limit: {most}\r\nanthropic-ratelimit-tokens-remaining: {left}\r\n"
+            f"anthropic-ratelimit-tokens-reset: {_moment(math.ceil(now + after))}\r\n"
+        )
 
     def encode_count(self, tokens: int) -> bytes:
         """`{"input_tokens": ...}`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from relay import Target, Upstream, UpstreamRequest
 from relay.errors import Unsupported
@@ -12,6 +14,8 @@ __all__ = ["endpoint_of", "headers_of", "root_of"]
 VERSION = "2023-06-01"
 VERSIONING = frozenset({"anthropic-version", "anthropic-beta"})
 """Headers of the caller that reach the upstream."""
+LONGEST = 1024
+"""Bytes of a caller's choice that is worth remembering. Clients send a few, over and over."""
 PATHS = {"generate": "/v1/messages", "count_tokens": "/v1/messages/count_tokens"}
 
 
@@ -42,4 +46,14 @@ def endpoint_of(target: Target, operation: str, body: bytes, headers: Mapping[st
     path = PATHS.get(operation)
     if path is None:
         raise Unsupported(f"this upstream cannot do {operation!r}")
-    return UpstreamRequest(root_of(target.upstream) + path, headers_of(target.upstream, headers), body)
+    chosen = tuple((name, value) for name, value in headers.items() if name.lower() in VERSIONING)
+    if sum(len(value) for _, value in chosen) > LONGEST:
+        return UpstreamRequest(root_of(target.upstream) + path, headers_of(target.upstream, headers), body)
+    url, sent = _prepared(target.upstream, path, chosen)
+    return UpstreamRequest(url, sent, body, lasting=True)
+
+
+@lru_cache(maxsize=256)
+def _prepared(upstream: Upstream, path: str, chosen: tuple[tuple[str, str], ...]) -> tuple[str, Mapping[str, str]]:
+    """URL and headers, which are the same for every call with the same choice of API version."""
+    return root_of(upstream) + path, MappingProxyType(headers_of(upstream, dict(chosen)))

@@ -47,6 +47,23 @@ def test_the_relays_key_is_sent_and_the_callers_choice_of_version() -> None:
     assert (sent.method, sent.body) == ("POST", b"{}")
 
 
+def test_what_is_sent_again_is_the_same_for_the_same_choice_of_version_only() -> None:
+    where = target()
+    first, second = (endpoint(where, {"anthropic-version": version}) for version in ("2024-01-01", "2025-01-01"))
+    assert endpoint(where, {"anthropic-version": "2024-01-01"}).headers is first.headers
+    assert second.headers["anthropic-version"] == "2025-01-01"
+    other = endpoint(target(api_key=Secret("sk-other")), {"anthropic-version": "2024-01-01"})
+    assert other.headers["x-api-key"] == "sk-other"
+    with pytest.raises(TypeError):
+        first.headers["x"] = "y"  # type: ignore[index]
+
+
+def test_a_long_choice_is_sent_and_not_remembered() -> None:
+    where, long = target(), {"anthropic-beta": ",".join(f"beta-{number}" for number in range(400))}
+    assert endpoint(where, long).headers["anthropic-beta"] == long["anthropic-beta"]
+    assert endpoint(where, long).headers is not endpoint(where, long).headers
+
+
 def test_options_choose_the_credential_and_betas() -> None:
     sent = endpoint(target(options={"auth": "bearer", "beta": ["one", "two"]}))
     assert sent.headers["authorization"] == "Bearer sk-secret"

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from relay.kit import dumps
+
 
 def packed(headers: bytes, payload: bytes) -> bytes:
     """A message of headers that are written already."""
@@ -87,7 +89,8 @@ def _block(number: int, block: dict[str, Any]) -> bytes:
                     pieces.append(delta(number, reasoningContent={"signature": shown["signature"]}))
         case "toolUse":
             start = {field: value[field] for field in ("toolUseId", "name", "type") if field in value}
-            written = json.dumps(value["input"], separators=(",", ":"), ensure_ascii=False)
+            # As the relay writes it: there is more than one way to write small numbers.
+            written = dumps(value["input"]).decode()
             pieces = [began(number, toolUse=start)]
             pieces += [delta(number, toolUse={"input": half}) for half in _halves(written)]
         case "toolResult":
