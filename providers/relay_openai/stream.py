@@ -19,6 +19,7 @@ from relay.fold import unfold
 from relay.ir import Response
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
 from relay.meter import Meter
+from relay.skim import EVENT_END
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
@@ -27,7 +28,6 @@ __all__ = ["ChatDecoder", "WholeDecoder"]
 
 
 _DONE = b"[DONE]"
-EVENT_END = b"\n\n"
 FRAME = len(b"data: ") + len(EVENT_END)
 
 
