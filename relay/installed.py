@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,23 +19,27 @@ from relay import hookspecs
 if TYPE_CHECKING:
     import click
 
-__all__ = ["add_commands", "installed_plugins", "silent"]
+__all__ = ["add_commands", "installed_plugins", "may_have", "points"]
 
 GROUP = "i8relay"
 """The entry point group."""
 
 
+def points() -> list[EntryPoint]:
+    """Where the installed plugins are, by their names."""
+    return sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
+
+
 def installed_plugins() -> Iterator[tuple[str, str, Callable[[], object]]]:
     """The name of each, its package with the version, and what imports it."""
-    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
+    for point in points():
         source = f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
         yield point.name, source, point.load
 
 
-def silent(hook: str) -> set[str]:
-    """The installed plugins whose module plainly has no such hook: to ask for it, they need not be imported."""
-    points = importlib.metadata.entry_points(group=GROUP)
-    return {point.name for point in points if not point.attr and not _names(point.module, hook)}
+def may_have(point: EntryPoint, hook: str) -> bool:
+    """Whether a plugin may have a hook. If its module plainly has not, it need not be imported to be asked for it."""
+    return bool(point.attr) or _names(point.module, hook)
 
 
 def _names(module: str, hook: str) -> bool:
@@ -51,14 +56,13 @@ def add_commands(group: click.Group) -> Iterator[tuple[str, str]]:
     """Have plugins add their commands. Gives the name of each that could not, and why."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    without = silent("relay_commands")
-    for name, _, bring in installed_plugins():
-        if name in without:
+    for point in points():
+        if not may_have(point, "relay_commands"):
             continue
         try:
-            manager.register(bring(), name)
+            manager.register(point.load(), point.name)
         except (Exception, SystemExit) as error:
-            yield name, f"{type(error).__name__}: {error}"
+            yield point.name, f"{type(error).__name__}: {error}"
     for own in manager.hook.relay_commands.get_hookimpls():
         try:
             own.function(**dict.fromkeys(own.argnames, group))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import relay
-from relay.installed import silent
+from relay.installed import may_have, points
 
 NAMES = """
 import click
@@ -100,6 +100,10 @@ def test_what_a_plugin_imports_is_there_when_it_is_asked_for() -> None:
     assert set(relay.__all__) <= set(dir(relay))
     with pytest.raises(AttributeError, match="no attribute 'Relay'"):
         relay.Relay  # noqa: B018
+
+
+def silent(hook: str) -> set[str]:
+    return {point.name for point in points() if not may_have(point, hook)}
 
 
 def test_of_the_plugins_here_one_has_commands() -> None:
