@@ -147,7 +147,7 @@ class SkimmingMeter(Meter):
         return place
 
     def _read(self, data: bytes) -> int:
-        """Have events decoded, and make a mould of the last one. How far that went."""
+        """Have events decoded or counted, and make a mould of the one with text. How far that went."""
         before, begin, end, mould = self.seen, 0, len(data), None
         if self._count is not None and not self.keep_calls:
             begin, end, mould = self._count(data, self)
