@@ -11,7 +11,17 @@ import orjson
 from relay.errors import BadParameter, PluginError, RelayError
 from relay.fields import boolean, word
 
-__all__ = ["MAX_NAME", "check_bounds", "check_model", "deep", "read_body", "read_model", "read_object", "read_stream"]
+__all__ = [
+    "MAX_NAME",
+    "check_bounds",
+    "check_model",
+    "check_names",
+    "deep",
+    "read_body",
+    "read_model",
+    "read_object",
+    "read_stream",
+]
 
 DEEP = "the body is nested too deeply"
 LONG = 4096
@@ -35,13 +45,18 @@ def read_body(raw: bytes) -> dict[str, Any]:
     all the same: the relay and the upstream could disagree about which one counts, and only one of them checks keys.
     """
     data = read_object(raw)
+    check_names(data)
+    if not _once(raw, data):
+        _refuse_twins(raw)
+    return data
+
+
+def check_names(data: Mapping[str, Any]) -> None:
+    """No field of a body is another spelling of `model`. Raises BadParameter."""
     names = tuple(data)
     if names not in _proper:
         _refuse_spellings(data, MODEL)
         _remember(names)
-    if not _once(raw, data):
-        _refuse_twins(raw)
-    return data
 
 
 _proper: dict[tuple[str, ...], None] = {}

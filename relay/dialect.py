@@ -14,6 +14,7 @@ from relay.events import StreamEncoder
 from relay.family import Model, Target
 from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, Loss, LossKind, Request, Response, Thinking, Tool
 from relay.limits import View, duration
+from relay.outline import Outline
 
 __all__ = ["Dialect", "EmbeddingDialect", "Forward", "Head", "Route", "StreamFilter"]
 
@@ -44,6 +45,7 @@ class Head:
     __slots__ = (
         "_data",
         "choices",
+        "definitions",
         "fields",
         "has_tools",
         "headers",
@@ -51,8 +53,8 @@ class Head:
         "max_output",
         "model",
         "operation",
+        "outline",
         "raw",
-        "spot",
         "stream",
         "stream_type",
     )
@@ -70,16 +72,17 @@ class Head:
         has_tools: bool = False,
         headers: dict[str, str] | None = None,
         stream_type: str = "",
-        spot: tuple[int, int] | None = None,
+        outline: Outline | None = None,
+        definitions: bytes | None = None,
     ) -> None:
-        """`data` is the parsed body, or, if `spot` is given, what `relay.outline` has read of it."""
+        """`data` is the parsed body, or, if that is an outline's, what `relay.outline` has read of it."""
         self.operation = operation
         self.model = model
         self.raw = raw
         self.fields = data
         """The parsed body, from which long texts may be missing: for all fields but those that the dialect has named
         to `relay.outline`."""
-        self._data = data if spot is None else None
+        self._data = data if outline is None or outline.spot is None else None
         self.stream = stream
         self.max_output = max_output
         """Output tokens the caller allows per choice; None if it does not say."""
@@ -92,8 +95,10 @@ class Head:
         """Caller headers that the dialect lets through to an upstream of its own kind: an allow-list, never all."""
         self.stream_type = stream_type
         """The content type of this stream where it is not the dialect's usual one."""
-        self.spot = spot
-        """Where the model's name stands in `raw`, quotes and all; None: it has to be looked for."""
+        self.outline = outline
+        """What was read of `raw`, if not all of it."""
+        self.definitions = definitions
+        """All that `Dialect.tools` reads, if that was written already: with the same bytes it says the same."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -102,10 +107,15 @@ class Head:
             self._data = self.fields = read_object(self.raw)
         return self._data
 
+    def labelled(self, label: bytes) -> bool:
+        """Whether a string of the body may begin with the only label that its outline looks for: `label`, quoted."""
+        found = None if self.outline is None else self.outline.labelled
+        return label in self.raw if found is None else found
+
     def with_body(self, raw: bytes, data: dict[str, Any]) -> Head:
         """The same request with another body."""
         new = copy(self)
-        new.raw, new.fields, new._data, new.spot = raw, data, data, None
+        new.raw, new.fields, new._data, new.outline, new.definitions = raw, data, data, None, None
         return new
 
 

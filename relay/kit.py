@@ -427,11 +427,11 @@ def splice_model(raw: bytes, data: Mapping[str, Any], model: str) -> bytes:
 
 def renamed(head: Head, model: str) -> bytes:
     """A request's raw body for another model, with every other byte as it was."""
-    if head.spot is None:
+    if head.outline is None or head.outline.spot is None:
         return splice_model(head.raw, head.data, model)
     if model == head.model:
         return head.raw
-    begin, end = head.spot
+    begin, end = head.outline.spot
     return b"".join((head.raw[:begin], dumps(model), head.raw[end:]))
 
 

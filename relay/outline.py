@@ -1,9 +1,10 @@
-"""A long body without its long texts: nearly all of a prompt is text that the relay passes on and never looks at.
+"""A long body without what the relay need not read of it: long texts, and lists that it has read before.
 
-To read it, a parser makes objects of it, which takes as long as all else that is done for a call. So the texts are left
+To read a body, a parser makes objects of it, which takes as long as all else that is done for a call. So texts are left
 out first, and what is left is read: it has every field, and all that the core asks of a request. What the texts
-themselves are asked for is how many tokens they are, and that is counted on the way. Whoever wants them all the same
-gets the whole body, read then (`relay.dialect.Head.data`).
+themselves are asked for is how many tokens they are, and that is counted on the way. The definitions of tools, which
+agents send with every turn, byte by byte the same, are compared with those that came last, and not read again.
+Whoever wants all of it gets the whole body, read then (`relay.dialect.Head.data`).
 
 This is done in C (`relay/native/outline.c`) or not at all: in Python it would take longer than the parser. A body of
 which anything is unusual is read whole, so that whatever is wrong with one is said of the body that the caller sent.
@@ -14,55 +15,136 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from relay.body import read_body
+import orjson
+
+from relay.body import check_names, read_body, read_object
 from relay.errors import BadParameter
 
-__all__ = ["COMPILED", "Outline", "Texts", "read_outline"]
+__all__ = ["COMPILED", "Known", "Outline", "Texts", "read_outline"]
 
 LONG = 8192
 """Bytes of a body that is worth it."""
 LONGEST = 128
 """Bytes of a text that stays."""
 MODEL = (b"model",)
+LEAST = 512
+"""Bytes of a list that is remembered."""
+MOST, MOST_BYTES = 64, 1024 * 1024
+"""Lists that are remembered, and their bytes. What was read of them takes some ten times as much."""
 
 
 class Texts(NamedTuple):
-    """What may be left out of a body: long strings, by the key that they are the value of."""
+    """What may be left out of a body."""
 
     fields: tuple[bytes, ...]
-    """Fields of the outermost object in which they are."""
+    """Fields of the outermost object in which there are long strings, and in those, by their keys:"""
     texts: tuple[bytes, ...]
-    """Keys of texts, whose tokens count."""
+    """texts, whose tokens count;"""
     bulk: tuple[bytes, ...] = ()
-    """Keys of what is no text: media as base64."""
+    """what is no text: media as base64."""
+    lists: tuple[bytes, ...] = ()
+    """The field of the outermost object that is a list, and the same in many bodies. There is at most one."""
+    labels: tuple[bytes, ...] = ()
+    """Beginnings of strings that are looked for, wherever they are."""
 
 
 class Outline(NamedTuple):
     """What was read of a body."""
 
     data: dict[str, Any]
-    """The body, with empty strings where texts were left out."""
+    """The body, with empty strings where texts were left out. A list that was not read again is shared with others who
+    sent the same, and must stay as it is."""
     tokens: int = 0
-    """Tokens of what was left out, estimated as `relay.kit.estimate_tokens` does."""
+    """Tokens of the texts that were left out, estimated as `relay.kit.estimate_tokens` does."""
     spot: tuple[int, int] | None = None
-    """Where the model's name stands in the body, quotes and all; None: nobody looked. Nothing was left out then."""
+    """Where the model's name stands in the body, quotes and all; None: nobody looked, and nothing was left out."""
+    listed: bytes | None = None
+    """The list, if it is one to be remembered, as this program would write it: the same object for the same list."""
+    labelled: bool | None = None
+    """Whether a string begins with one of the labels; None: nobody looked."""
 
 
-def read_outline(raw: bytes, texts: Texts) -> Outline:
-    """The body's outline, or all of it. Raises BadParameter as `relay.body.read_body`."""
+class Read(NamedTuple):
+    """A list as it was read."""
+
+    value: list[Any]
+    written: bytes
+
+
+class Known:
+    """Lists that came before, by their bytes: the one that came last is the first."""
+
+    def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self.lists: tuple[bytes, ...] = ()
+        self._read: list[Read] = []
+        self.size = 0
+        """Bytes of them."""
+
+    def take(self, number: int) -> Read:
+        """One of them, which has come again."""
+        read = self._read[number]
+        if number:
+            lists = self.lists
+            self.lists = lists[number], *lists[:number], *lists[number + 1 :]
+            self._read.insert(0, self._read.pop(number))
+        return read
+
+    def learn(self, raw: bytes, value: list[Any]) -> Read:
+        """A new one."""
+        read = Read(value, orjson.dumps(value))
+        if len(raw) <= self._most_bytes:
+            self.lists = raw, *self.lists
+            self._read.insert(0, read)
+            self.size += len(raw)
+            while len(self._read) > self._most or self.size > self._most_bytes:
+                self.size -= len(self.lists[-1])
+                self.lists = self.lists[:-1]
+                self._read.pop()
+        return read
+
+
+def read_outline(raw: bytes, texts: Texts, known: Known, *, named: bool = True) -> Outline:
+    """The body's outline, or all of it. `named`: the body names the model. Raises BadParameter as `relay.body` does."""
     if len(raw) >= LONG and _outline is not None:
-        found = _outline(raw, LONGEST, texts.fields, texts.texts, texts.bulk, MODEL)
+        found = _outline(raw, LONGEST, texts, MODEL, known.lists)
         if found is not None:
-            short, tokens, begin, end = found
             try:
-                return Outline(read_body(short), tokens, (begin, end))
-            except BadParameter:
+                return _read(raw, texts, known, named, *found)
+            except (BadParameter, orjson.JSONEncodeError):
                 # What is wrong, and where, is to be said of the whole.
                 pass
-    return Outline(read_body(raw))
+    return Outline(read_body(raw) if named else read_object(raw))
 
 
-_outline: Callable[..., tuple[bytes, int, int, int] | None] | None
+def _read(
+    raw: bytes,
+    texts: Texts,
+    known: Known,
+    named: bool,
+    short: bytes,
+    tokens: int,
+    begin: int,
+    end: int,
+    first: int,
+    last: int,
+    number: int,
+    labelled: bool,
+) -> Outline:
+    data = read_object(short)
+    if named:
+        # That there is only one was seen on the way.
+        check_names(data)
+    listed = None
+    if number >= 0:
+        data[texts.lists[0].decode()], listed = known.take(number)
+    elif last - first >= LEAST:
+        listed = known.learn(raw[first:last], data[texts.lists[0].decode()]).written
+    return Outline(data, tokens, (begin, end), listed, labelled)
+
+
+_outline: Callable[..., tuple[bytes, int, int, int, int, int, int, bool] | None] | None
 try:
     from relay._native import outline as _outline
 except ImportError:

@@ -143,7 +143,9 @@ class Definitions:
 
 
 def _mark(dialect: Dialect, head: Head) -> tuple[str, bytes] | None:
-    """What tells the tools of a request from others, where the dialect says which of its fields do."""
+    """What tells the tools of a request from others, where the dialect says what does."""
+    if head.definitions is not None:
+        return dialect.name, head.definitions
     if not dialect.tool_fields:
         return None
     try:

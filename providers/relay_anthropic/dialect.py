@@ -16,7 +16,7 @@ from relay.errors import RelayError
 from relay.events import StreamEncoder
 from relay.ir import Capacity, LossKind, Request, Response, Tool
 from relay.kit import WholeEvents, dumps, renamed
-from relay.outline import read_outline
+from relay.outline import Known, read_outline
 from relay_anthropic.block import DIALECT
 from relay_anthropic.caller import parse_request, parse_tool
 from relay_anthropic.encoder import MessagesEncoder
@@ -67,10 +67,12 @@ class AnthropicMessages(Dialect):
     ) -> None:
         self._now = now
         self._new_id = new_id
+        self._known = Known()
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. Of the headers only the API version and the beta features pass."""
-        data, texts, spot = read_outline(raw, TEXTS)
+        told = read_outline(raw, TEXTS, self._known)
+        data = told.data
         model = read_model(data)
         check_messages(data)
         generates = operation == "generate"
@@ -81,10 +83,11 @@ class AnthropicMessages(Dialect):
             data=data,
             stream=generates and read_stream(data),
             max_output=read_limit(data) if generates else None,
-            input_estimate=estimate_input(data) + texts,
+            input_estimate=estimate_input(data, told.listed) + told.tokens,
             has_tools=has_definitions(data),
             headers=caller_headers(headers),
-            spot=spot,
+            outline=told,
+            definitions=told.listed,
         )
 
     def parse(self, head: Head) -> Request:
@@ -98,7 +101,7 @@ class AnthropicMessages(Dialect):
         and citations: the relay labelled them so that they are known again, and the vendor would refuse them.
         """
         stream_filter = WholeEvents() if head.stream else None
-        if _LABELLED in head.raw:
+        if head.labelled(_LABELLED):
             data, lost = without_labelled(head.data)
             if data is not head.data:
                 losses = [kind.at() for kind in lost]

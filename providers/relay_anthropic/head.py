@@ -13,12 +13,19 @@ from relay.kit import estimate_tokens
 from relay.outline import Texts
 from relay_anthropic.caller import MAX_OUTPUT
 from relay_anthropic.endpoint import VERSIONING
+from relay_anthropic.wire import LABEL
 
 __all__ = ["TEXTS", "caller_headers", "check_messages", "estimate_input", "has_definitions", "read_limit"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1500, "document": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
-TEXTS = Texts((b"messages", b"system"), (b"content", b"text", b"thinking", b"system"), (b"signature",))
+TEXTS = Texts(
+    (b"messages", b"system"),
+    (b"content", b"text", b"thinking", b"system"),
+    (b"signature",),
+    (b"tools",),
+    (LABEL.encode(),),
+)
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 _MESSAGE_TOKENS = 4
 """What a message costs beside its text."""
@@ -39,7 +46,8 @@ def check_messages(data: Mapping[str, Any]) -> None:
     if not messages:
         raise BadParameter("messages must not be empty", param="messages")
     for place, message in enumerate(messages):
-        obj(message, f"messages[{place}]")
+        if type(message) is not dict:
+            obj(message, f"messages[{place}]")
 
 
 def has_definitions(data: Mapping[str, Any]) -> bool:
@@ -58,13 +66,14 @@ def caller_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: header(headers[name], name) for name in VERSIONING if name in headers}
 
 
-def estimate_input(data: Mapping[str, Any]) -> int:
-    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
+    are `tools` if somebody has written them already."""
     total = _content(data.get("system"))
     for message in data["messages"]:
         total += _MESSAGE_TOKENS + _content(message.get("content"))
     if data.get("tools"):
-        total += len(orjson.dumps(data["tools"])) // 4
+        total += len(orjson.dumps(data["tools"]) if tools is None else tools) // 4
     config = data.get("output_config")
     if isinstance(config, dict) and config.get("format"):
         total += len(orjson.dumps(config["format"])) // 4
@@ -72,15 +81,30 @@ def estimate_input(data: Mapping[str, Any]) -> int:
 
 
 def _content(content: Any) -> int:
-    if isinstance(content, str):
+    if type(content) is str:
         return estimate_tokens(content)
-    if not isinstance(content, list):
+    if type(content) is not list:
         return 0
-    return sum(_block(block) for block in content if isinstance(block, dict))
+    total = 0
+    for block in content:
+        if type(block) is not dict:
+            continue
+        # The blocks of which an agent's conversation is made; this runs for each of them in every turn.
+        kind = block.get("type")
+        if kind == "text":
+            text = block.get("text")
+            total += estimate_tokens(text) if type(text) is str else 0
+        elif kind == "tool_result":
+            total += _content(block.get("content"))
+        elif kind == "tool_use":
+            total += _MESSAGE_TOKENS + len(orjson.dumps(block.get("input"))) // 4
+        else:
+            total += _other(block)
+    return total
 
 
-def _block(block: Mapping[str, Any]) -> int:
-    """One block: whatever text it has, wherever, and the input of a tool."""
+def _other(block: Mapping[str, Any]) -> int:
+    """Any other block: whatever text it has, wherever, and the input of a tool."""
     total = 0
     for name in ("text", "thinking", "title", "context"):
         value = block.get(name)

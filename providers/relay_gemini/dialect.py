@@ -12,7 +12,8 @@ from relay.errors import BadParameter, RelayError
 from relay.events import StreamEncoder
 from relay.fields import word
 from relay.ir import Capacity, EmbeddingRequest, EmbeddingResponse, LossKind, Request, Response, Tool
-from relay.kit import WholeEvents, dumps, splice_model
+from relay.kit import WholeEvents, dumps, renamed
+from relay.outline import Known, Outline, read_outline
 from relay_gemini.caller import counted, parse_request, parse_tools
 from relay_gemini.embedding import embedding_object
 from relay_gemini.encoder import ContentEncoder
@@ -20,8 +21,8 @@ from relay_gemini.endpoint import resource_of
 from relay_gemini.foreign import LABEL, without_labelled
 from relay_gemini.frames import ARRAY_TYPE, ArrayFilter, ArrayFrames, SseFrames
 from relay_gemini.generation import generation_of
-from relay_gemini.head import check_contents, estimate_input, has_functions, limits_of
-from relay_gemini.inputs import check_inputs, estimate_inputs, is_batch, parse_embedding, renamed
+from relay_gemini.head import TEXTS, check_contents, estimate_input, has_functions, limits_of
+from relay_gemini.inputs import check_inputs, estimate_inputs, is_batch, parse_embedding, renamed_inputs
 from relay_gemini.listing import model_object, models_object
 from relay_gemini.losses import FOREIGN
 from relay_gemini.message import response_body
@@ -34,7 +35,7 @@ __all__ = ["GenerateContent"]
 VERSIONS = ("v1beta", "v1")
 TUNED = "tunedModels"
 """The collection whose name belongs to the names of its models."""
-_LABELLED = LABEL.encode()
+_LABELLED = b'"' + LABEL.encode()
 
 
 def _routes() -> tuple[Route, ...]:
@@ -70,10 +71,13 @@ class GenerateContent(Dialect):
 
     def __init__(self, new_id: Callable[[], str] = lambda: uuid.uuid4().hex) -> None:
         self._new_id = new_id
+        self._known = Known()
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. No header of the caller's passes."""
-        data = read_object(raw)
+        embeds = operation == "embeddings"
+        told = Outline(read_object(raw)) if embeds else read_outline(raw, TEXTS, self._known, named=False)
+        data = told.data
         model = word(path.get("model"), "model")
         if path.get("collection") == TUNED:
             model = f"{TUNED}/{model}"
@@ -81,9 +85,10 @@ class GenerateContent(Dialect):
         if any(name.lower() == "model" and value is not None for name, value in data.items()):
             # The URL counts. An upstream might think otherwise.
             data = read_body(raw)
+            told = Outline(data)
             if word(data.get("model"), "model").removeprefix("models/") != model:
                 raise BadParameter("model is another one than in the URL", param="model")
-        if operation == "embeddings":
+        if embeds:
             check_inputs(data, model, batch="batch" in path)
             return Head(operation, model, raw, data, choices=0, input_estimate=estimate_inputs(data))
         fields = counted(data) if operation == "count_tokens" else camel(data, "body")
@@ -98,9 +103,11 @@ class GenerateContent(Dialect):
             stream=streamed,
             max_output=most,
             choices=choices,
-            input_estimate=estimate_input(fields),
+            input_estimate=estimate_input(fields, told.listed) + told.tokens,
             has_tools=has_functions(fields),
             stream_type=ARRAY_TYPE if streamed and path.get("alt") != "sse" else "",
+            outline=told,
+            definitions=told.listed,
         )
 
     def parse(self, head: Head) -> Request:
@@ -115,16 +122,18 @@ class GenerateContent(Dialect):
         """
         name = "/".join(resource_of(target.model))
         if head.operation == "embeddings":
-            return Forward(renamed(head.raw, head.data, name))
+            return Forward(renamed_inputs(head.raw, head.data, name))
         stream_filter = (ArrayFilter() if head.stream_type else WholeEvents()) if head.stream else None
-        raw, data = head.raw, head.data
+        raw, data = head.raw, head.fields
         if data.get("model") is not None:
-            raw = splice_model(raw, data, name)
+            raw = renamed(head, name)
         losses = []
-        signed = generation_of(target.model, target.upstream.options).signed
-        if _LABELLED in raw and (cleaned := _without_labelled(data, signed)) is not data:
-            data, losses = cleaned, [FOREIGN.at()]
-            raw = dumps({**data, "model": name} if data.get("model") is not None else data)
+        if head.labelled(_LABELLED):
+            data = head.data
+            signed = generation_of(target.model, target.upstream.options).signed
+            if (cleaned := _without_labelled(data, signed)) is not data:
+                data, losses = cleaned, [FOREIGN.at()]
+                raw = dumps({**data, "model": name} if data.get("model") is not None else data)
         inner = next((spelling for spelling in _INNER if isinstance(data.get(spelling), dict)), None)
         if inner is not None and data[inner].get("model") not in (None, name):
             raw = dumps({**data, inner: {**data[inner], "model": name}})
@@ -132,7 +141,7 @@ class GenerateContent(Dialect):
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions. What the vendor offers beside them has no schema to check."""
-        given = camel(head.data, "body").get("tools")
+        given = camel(head.fields, "body").get("tools")
         return [(path, tool) for path, tool in parse_tools(given or []) if isinstance(tool, Tool)]
 
     def encode_response(self, response: Response, head: Head) -> bytes:
@@ -201,7 +210,7 @@ def _without_labelled(data: dict[str, Any], signed: bool) -> dict[str, Any]:
 
 def _wants_thoughts(head: Head) -> bool:
     """Whether the caller asked to see what the model thinks."""
-    config = camel(head.data, "body").get("generationConfig")
+    config = camel(head.fields, "body").get("generationConfig")
     if not isinstance(config, dict):
         return False
     thinking = camel(config, "generationConfig").get("thinkingConfig")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -10,12 +10,22 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import items, obj
 from relay.kit import estimate_tokens
+from relay.outline import Texts
+from relay_gemini.foreign import LABEL
 from relay_gemini.names import message, several, whole
 
-__all__ = ["check_contents", "estimate_contents", "estimate_input", "has_functions", "limits_of"]
+__all__ = ["TEXTS", "check_contents", "estimate_contents", "estimate_input", "has_functions", "limits_of"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1100, "audio": 1000, "video": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
+TEXTS = Texts(
+    (b"contents", b"systemInstruction", b"system_instruction"),
+    (b"text",),
+    (b"data", b"thoughtSignature", b"thought_signature"),
+    (b"tools",),
+    (LABEL.encode(),),
+)
+"""What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 _DOCUMENT_TOKENS = 2000
 _TURN_TOKENS = 4
 """What a turn costs beside its text."""
@@ -29,7 +39,8 @@ def check_contents(fields: Mapping[str, Any]) -> None:
     if not contents:
         raise BadParameter("contents must not be empty", param="contents")
     for place, content in enumerate(contents):
-        obj(content, f"contents[{place}]")
+        if type(content) is not dict:
+            obj(content, f"contents[{place}]")
 
 
 def limits_of(fields: Mapping[str, Any]) -> tuple[int | None, int]:
@@ -59,12 +70,13 @@ def has_functions(fields: Mapping[str, Any]) -> bool:
     return any(found)
 
 
-def estimate_input(fields: Mapping[str, Any]) -> int:
-    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+def estimate_input(fields: Mapping[str, Any], tools: bytes | None = None) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
+    are `tools` if somebody has written them already."""
     total = _content(fields.get("systemInstruction")) + _TURN_TOKENS * len(fields["contents"])
     total += estimate_contents(fields["contents"])
     if fields.get("tools"):
-        total += len(orjson.dumps(fields["tools"])) // 4
+        total += len(orjson.dumps(fields["tools"]) if tools is None else tools) // 4
     config = fields.get("generationConfig")
     for name in _SCHEMAS:
         if isinstance(config, dict) and config.get(name):
@@ -74,41 +86,47 @@ def estimate_input(fields: Mapping[str, Any]) -> int:
 
 def estimate_contents(contents: Iterable[Any]) -> int:
     """Tokens of contents alone, roughly."""
-    return sum(_content(content) for content in contents)
+    total = 0
+    for content in contents:
+        total += _content(content)
+    return total
 
 
 _SCHEMAS = ("responseSchema", "response_schema", "responseJsonSchema", "response_json_schema")
 
 
 def _content(content: Any) -> int:
-    return sum(_part(part) for part in _parts(content))
-
-
-def _parts(content: Any) -> Iterator[Any]:
     """The parts of a content, of a list of them, or of what may stand for one."""
-    if isinstance(content, dict) and "parts" in content:
+    if type(content) is dict and "parts" in content:
         content = content["parts"]
-    found: Iterable[Any] = content if isinstance(content, list) else [content]
-    yield from found
+    if type(content) is not list:
+        return _part(content)
+    total = 0
+    for part in content:
+        total += _part(part)
+    return total
 
 
 def _part(part: Any) -> int:
-    if isinstance(part, str):
+    if type(part) is str:
         return estimate_tokens(part)
-    if not isinstance(part, dict):
+    if type(part) is not dict:
         return 0
     words = part.get("text")
-    if isinstance(words, str):
+    if type(words) is str:
         return estimate_tokens(words)
     for name, value in part.items():
-        if not isinstance(value, dict):
+        if type(value) is not dict:
             continue
-        if name in ("inlineData", "inline_data", "fileData", "file_data"):
+        if name in _DATA:
             kind = str(value.get("mimeType") or value.get("mime_type"))
             return _MEDIA_TOKENS.get(kind.partition("/")[0], _DOCUMENT_TOKENS)
         media = value.get("parts")
-        if isinstance(media, list):
+        if type(media) is list:
             # The pictures in a tool's answer.
-            return _part({"answer": {**value, "parts": None}}) + sum(_part(item) for item in media)
+            return _part({"answer": {**value, "parts": None}}) + estimate_contents(media)
         return _TURN_TOKENS + len(orjson.dumps(value)) // 4
     return 0
+
+
+_DATA = frozenset(("inlineData", "inline_data", "fileData", "file_data"))

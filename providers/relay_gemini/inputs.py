@@ -14,7 +14,7 @@ from relay_gemini.head import estimate_contents
 from relay_gemini.names import message, rest_of, whole
 from relay_gemini.stream import DIALECT
 
-__all__ = ["check_inputs", "estimate_inputs", "is_batch", "parse_embedding", "renamed"]
+__all__ = ["check_inputs", "estimate_inputs", "is_batch", "parse_embedding", "renamed_inputs"]
 
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 1_000_000
@@ -66,7 +66,7 @@ def estimate_inputs(data: dict[str, Any]) -> int:
     return estimate_contents([fields["content"] for _, fields in _requests(data)])
 
 
-def renamed(raw: bytes, data: dict[str, Any], name: str) -> bytes:
+def renamed_inputs(raw: bytes, data: dict[str, Any], name: str) -> bytes:
     """`raw` (parsed: `data`) for the model `name`; the very same bytes if each request names it already, and once."""
     requests = data["requests"] if is_batch(data) else [data]
     named = [request for request in requests if request.get("model") is not None]

@@ -25,7 +25,12 @@ _MEDIA_TOKENS: Mapping[str, int] = {
 }
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
-TEXTS = Texts((b"messages",), (b"content", b"text", b"reasoning_content", b"refusal"), (b"url", b"data", b"file_data"))
+TEXTS = Texts(
+    (b"messages",),
+    (b"content", b"text", b"reasoning_content", b"refusal"),
+    (b"url", b"data", b"file_data"),
+    (b"tools",),
+)
 """What is left out of a long body: texts that `estimate_input` would count all the same, and the data of media."""
 _DEFINED = frozenset(("tools", "functions", "response_format"))
 """What is part of the prompt without being a message."""
@@ -77,13 +82,14 @@ def read_definitions(data: Mapping[str, Any], name: str) -> list[Any]:
     return definitions
 
 
-def estimate_input(data: Mapping[str, Any]) -> int:
-    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
+    are `tools` if somebody has written them already."""
     total = 0
     for message in data["messages"]:
         content = message.get("content")
-        if type(content) is str and len(message) == 2:
-            # A role and a text, as most messages are.
+        if type(content) is str and (len(message) == 2 or message.get("role") == "tool"):
+            # Nothing but a text, as most messages are.
             total += _MESSAGE_TOKENS + estimate_tokens(content)
             continue
         total += _MESSAGE_TOKENS + _content(content)
@@ -93,29 +99,30 @@ def estimate_input(data: Mapping[str, Any]) -> int:
                 total += estimate_tokens(text)
         calls = message.get("tool_calls")
         if isinstance(calls, list):
-            total += sum(_call(call) for call in calls)
+            for call in calls:
+                total += _call(call)
     if not _DEFINED.isdisjoint(data):
         for name in _DEFINED:
             if data.get(name):
-                total += len(orjson.dumps(data[name])) // 4
+                total += len(tools if tools is not None and name == "tools" else orjson.dumps(data[name])) // 4
     return total
 
 
 def _content(content: Any) -> int:
-    if isinstance(content, str):
+    if type(content) is str:
         return estimate_tokens(content)
-    if not isinstance(content, list):
+    if type(content) is not list:
         return 0
     total = 0
     for part in content:
-        if not isinstance(part, dict):
+        if type(part) is not dict:
             continue
         text = part.get("text")
-        if isinstance(text, str):
+        if type(text) is str:
             total += estimate_tokens(text)
         kind = part.get("type")
-        if isinstance(kind, str):
-            total += _MEDIA_TOKENS.get(kind, 0)
+        if type(kind) is str and kind in _MEDIA_TOKENS:
+            total += _MEDIA_TOKENS[kind]
     return total
 
 

@@ -13,7 +13,7 @@ from relay.errors import RelayError
 from relay.events import StreamEncoder
 from relay.ir import Capacity, Request, Response, Thinking, Tool
 from relay.kit import dumps, renamed
-from relay.outline import read_outline
+from relay.outline import Known, read_outline
 from relay_openai.body import (
     TEXTS,
     estimate_input,
@@ -61,10 +61,12 @@ class OpenAIChat(Dialect):
     ) -> None:
         self._now = now
         self._new_id = new_id
+        self._known = Known()
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. No header passes: those of this format name the caller's own account."""
-        data, texts, spot = read_outline(raw, TEXTS)
+        told = read_outline(raw, TEXTS, self._known)
+        data = told.data
         model = read_model(data)
         read_messages(data)
         stream = read_stream(data)
@@ -80,11 +82,12 @@ class OpenAIChat(Dialect):
             stream,
             max_output(data),
             read_choices(data),
-            estimate_input(data) + texts,
+            estimate_input(data, told.listed) + told.tokens,
             tools,
             None,
             "",
-            spot,
+            told,
+            told.listed if "functions" not in data else None,
         )
 
     def parse(self, head: Head) -> Request:

@@ -164,12 +164,81 @@ blank(char byte)
 }
 
 typedef struct {
-    PyObject *fields, *texts, *bulk, *spot;
+    PyObject *fields, *texts, *bulk, *lists, *labels; /* relay.outline.Texts */
+    PyObject *spot, *known;
     Py_ssize_t longest;
+    /* What was found: */
     Py_ssize_t tokens;
-    const char *spot_begin, *spot_end;
-    int spots;
+    span model;
+    span list;           /* the value of one of `lists` */
+    Py_ssize_t number;   /* which of `known` it is; below 0: none */
+    int models, listed, labelled;
 } search;
+
+/* Which of the lists that are known stands here; below 0 if none does. */
+static Py_ssize_t
+known_at(PyObject *known, const char *begin, const char *end)
+{
+    Py_ssize_t place;
+
+    for (place = 0; place < PyTuple_GET_SIZE(known); place++) {
+        PyObject *one = PyTuple_GET_ITEM(known, place);
+        Py_ssize_t size = PyBytes_GET_SIZE(one);
+        /* What takes its place is two bytes long. */
+        if (size >= 2 && size <= end - begin && memcmp(PyBytes_AS_STRING(one), begin, (size_t)size) == 0)
+            return place;
+    }
+    return -1;
+}
+
+static int
+begins_with(const char *begin, const char *end, PyObject *labels)
+{
+    Py_ssize_t place;
+
+    for (place = 0; place < PyTuple_GET_SIZE(labels); place++) {
+        PyObject *label = PyTuple_GET_ITEM(labels, place);
+        if (PyBytes_GET_SIZE(label) <= end - begin && memcmp(PyBytes_AS_STRING(label), begin, (size_t)PyBytes_GET_SIZE(label)) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* Copy what stays of the body up to here, and go on from `next`. */
+static char *
+keep(char *to, const char **copied, const char *place, const char *next)
+{
+    memcpy(to, *copied, (size_t)(place - *copied));
+    to += place - *copied;
+    *copied = next;
+    return to;
+}
+
+/* Behind a key of the outermost object. Where to go on: behind its value, if that is a list that is known, and the list
+ * is an empty one then. NULL if the body is not for here. */
+static const char *
+outermost(search *wanted, span key, const char *place, const char *end, char **to, const char **copied)
+{
+    if (among(key, wanted->spot) && wanted->models++)
+        return NULL; /* Nobody knows which one counts. */
+    if (!among(key, wanted->lists))
+        return place;
+    if (wanted->listed++)
+        return NULL;
+    while (place < end && blank(*place))
+        place++;
+    if (place == end || *place != '[')
+        return place;
+    wanted->list.begin = place;
+    wanted->number = known_at(wanted->known, place, end);
+    if (wanted->number < 0)
+        return place;
+    *to = keep(*to, copied, place, place + PyBytes_GET_SIZE(PyTuple_GET_ITEM(wanted->known, wanted->number)));
+    memcpy(*to, "[]", 2);
+    *to += 2;
+    wanted->list.end = *copied;
+    return *copied;
+}
 
 /* Write the body without its long texts. How long it is then; below 0 if it is not for here. */
 static Py_ssize_t
@@ -196,6 +265,8 @@ cut(search *wanted, const char *begin, const char *end, char *out)
             if (--depth < 0)
                 return -1;
             place++;
+            if (depth == 1 && wanted->list.begin != NULL && wanted->list.end == NULL)
+                wanted->list.end = place;
             break;
         case ',':
             levels[depth].key.begin = NULL;
@@ -214,12 +285,14 @@ cut(search *wanted, const char *begin, const char *end, char *out)
                 levels[depth].key.begin = place;
                 levels[depth].key.end = found.end;
                 place = next + 1;
+                if (depth == 1 && (place = outermost(wanted, levels[1].key, place, end, &to, &copied)) == NULL)
+                    return -1;
                 break;
             }
+            wanted->labelled |= begins_with(place, found.end, wanted->labels);
             if (depth == 1 && among(levels[1].key, wanted->spot)) {
-                wanted->spots++;
-                wanted->spot_begin = place - 1;
-                wanted->spot_end = found.end + 1;
+                wanted->model.begin = place - 1;
+                wanted->model.end = found.end + 1;
             }
             else if (found.end - place >= wanted->longest && depth >= 1 && among(levels[1].key, wanted->fields)) {
                 span key = levels[depth].object ? levels[depth].key : (span){NULL, NULL};
@@ -230,9 +303,7 @@ cut(search *wanted, const char *begin, const char *end, char *out)
                         return -1;
                     if (counts)
                         wanted->tokens += tokens_of(place, found);
-                    memcpy(to, copied, (size_t)(place - copied));
-                    to += place - copied;
-                    copied = found.end;
+                    to = keep(to, &copied, place, found.end);
                 }
             }
             place = next;
@@ -241,10 +312,9 @@ cut(search *wanted, const char *begin, const char *end, char *out)
             place++;
         }
     }
-    if (copied == begin)
+    if (copied == begin && wanted->list.end == NULL)
         return -1;
-    memcpy(to, copied, (size_t)(end - copied));
-    return to + (end - copied) - out;
+    return keep(to, &copied, end, end) - out;
 }
 
 static int
@@ -260,41 +330,57 @@ names(PyObject *object)
     return 1;
 }
 
-/* (raw, longest, fields, texts, bulk, spot) -> None | (the body without them, their tokens, the spot's begin and end) */
+/* Where it is in the body; nowhere is 0 to 0. */
+static Py_ssize_t
+place_of(const char *at, const char *begin)
+{
+    return at == NULL ? 0 : at - begin;
+}
+
+/* (raw, longest, Texts, spot, known) -> None | (the body without them, their tokens, begin and end of the spot, begin and
+ * end of the list, which known one that is or -1, whether there is a label) */
 static PyObject *
 outline(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     search wanted;
-    PyObject *out;
+    PyObject *out, **const tables[] = {&wanted.fields, &wanted.texts, &wanted.bulk, &wanted.lists, &wanted.labels};
+    const size_t many = sizeof tables / sizeof *tables;
     const char *begin;
     Py_ssize_t size;
+    size_t place;
+    int fits;
 
     memset(&wanted, 0, sizeof wanted);
-    if (count != 6 || !PyBytes_Check(args[0]) || !names(args[2]) || !names(args[3]) || !names(args[4]) || !names(args[5])) {
-        PyErr_SetString(PyExc_TypeError, "bytes, a number and four tuples of bytes are needed");
+    fits = count == 5 && PyBytes_Check(args[0]) && PyTuple_Check(args[2]) && PyTuple_GET_SIZE(args[2]) == (Py_ssize_t)many
+        && names(args[3]) && names(args[4]);
+    for (place = 0; fits && place < many; place++)
+        fits = names(*tables[place] = PyTuple_GET_ITEM(args[2], place));
+    if (!fits) {
+        PyErr_SetString(PyExc_TypeError, "bytes, a number, five tuples of bytes in one, and two more are needed");
         return NULL;
     }
     wanted.longest = PyLong_AsSsize_t(args[1]);
     if (wanted.longest == -1 && PyErr_Occurred())
         return NULL;
-    wanted.fields = args[2];
-    wanted.texts = args[3];
-    wanted.bulk = args[4];
-    wanted.spot = args[5];
+    wanted.spot = args[3];
+    wanted.known = args[4];
+    wanted.number = -1;
     begin = PyBytes_AS_STRING(args[0]);
     out = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(args[0]));
     if (out == NULL)
         return NULL;
     size = cut(&wanted, begin, begin + PyBytes_GET_SIZE(args[0]), PyBytes_AS_STRING(out));
-    if (size < 0 || wanted.spots > 1) {
+    if (size < 0) {
         Py_DECREF(out);
         Py_RETURN_NONE;
     }
     if (_PyBytes_Resize(&out, size) < 0)
         return NULL;
-    if (!wanted.spots)
-        wanted.spot_begin = wanted.spot_end = begin;
-    return Py_BuildValue("Nnnn", out, wanted.tokens, wanted.spot_begin - begin, wanted.spot_end - begin);
+    return Py_BuildValue(
+        "NnnnnnnO", out, wanted.tokens, place_of(wanted.model.begin, begin), place_of(wanted.model.end, begin),
+        place_of(wanted.list.begin, begin), place_of(wanted.list.end, begin), wanted.number,
+        wanted.labelled ? Py_True : Py_False
+    );
 }
 
 static PyMethodDef functions[] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -13,14 +14,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import relay.outline
+from relay import Dialect
 from relay.body import read_body
 from relay.errors import BadParameter
 from relay.kit import estimate_tokens, renamed
-from relay.outline import COMPILED, LONG, LONGEST, MODEL, Outline, Texts, read_outline
+from relay.outline import COMPILED, LEAST, LONG, LONGEST, MODEL, Known, Outline, Texts, read_outline
 from relay_anthropic.dialect import AnthropicMessages
+from relay_gemini.dialect import GenerateContent
 from relay_openai.dialect import OpenAIChat
+from relay_openai.responses.dialect import OpenAIResponses
 
-TEXTS = Texts((b"messages", b"system"), (b"content", b"text", b"system"), (b"url",))
+TEXTS = Texts((b"messages", b"system"), (b"content", b"text", b"system"), (b"url",), (b"tools",), (b"label:",))
 compiled = pytest.mark.skipif(not COMPILED, reason="the part in C could not be built")
 
 
@@ -29,9 +33,9 @@ def test_the_one_in_c_is_there_where_it_is_demanded() -> None:
         assert COMPILED
 
 
-def outline(raw: bytes) -> tuple[bytes, int, int, int] | None:
+def outline(raw: bytes, *known: bytes) -> tuple[bytes, int, int, int, int, int, int, bool] | None:
     assert relay.outline._outline is not None
-    return relay.outline._outline(raw, LONGEST, *TEXTS, MODEL)
+    return relay.outline._outline(raw, LONGEST, TEXTS, MODEL, known)
 
 
 def blanked(value: Any, key: str | None, field: str | None, lost: list[str]) -> Any:
@@ -51,8 +55,20 @@ def blanked(value: Any, key: str | None, field: str | None, lost: list[str]) -> 
     return "" if key.encode() in TEXTS.bulk else value
 
 
+def strings(value: Any) -> Iterator[str]:
+    """Those that are no keys."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from strings(inner)
+
+
+def is_label(text: str) -> bool:
+    return text.startswith("label:")
+
+
 LETTERS = st.text(st.sampled_from('ab ,:{}[]"\\/\n\t\x1féß€漢😀'), max_size=40)
-TEXT = st.one_of(LETTERS, st.builds(lambda text, times: text * times, LETTERS, st.integers(1, 60)))
+TEXT = st.one_of(LETTERS, st.just("label:x"), st.builds(lambda text, times: text * times, LETTERS, st.integers(1, 60)))
 KEYS = st.sampled_from(["content", "text", "url", "type", "model", "messages", "x", "system"])
 VALUES = st.recursive(
     st.one_of(TEXT, st.integers(), st.booleans(), st.none()),
@@ -81,10 +97,19 @@ def test_what_is_left_is_the_body_without_the_texts(body: dict[str, Any], spaces
         # Nothing was long, or something is spelled by its number.
         assert wanted == body or b"\\u" in raw
         return
-    short, tokens, begin, end = found
+    short, tokens, begin, end, first, last, number, labelled = found
     assert orjson.loads(short) == wanted
     assert tokens == sum(map(estimate_tokens, lost))
     assert (orjson.loads(raw[begin:end]) if end else None) == body.get("model")
+    tools = body.get("tools")
+    assert (orjson.loads(raw[first:last]) if last else None) == (tools if isinstance(tools, list) else None)
+    assert number == -1
+    assert labelled == any(map(is_label, strings(body)))
+    if last:
+        again = outline(raw, b'["another"]', raw[first:last])
+        assert again is not None
+        assert orjson.loads(again[0]) == {**wanted, "tools": []}
+        assert again[1:] == (tokens, begin, end, first, last, 1, any(map(is_label, strings({**body, "tools": None}))))
 
 
 @compiled
@@ -138,6 +163,9 @@ LONG_TEXT = "x" * LONGEST
         b'{"m\\u006fdel":"a","messages":[{"content":"%b"}]}' % LONG_TEXT.encode(),
         b'{"model":"a","model":"b","messages":[{"content":"%b"}]}' % LONG_TEXT.encode(),
         b'{"messages":' + b"[" * 70 + b'{"content":"%b"}' % LONG_TEXT.encode() + b"]" * 70 + b"}",
+        b'{"tools":[],"tools":[1],"messages":[{"content":"%b"}]}' % LONG_TEXT.encode(),
+        b'{"tools":null,"tools":[1],"messages":[{"content":"%b"}]}' % LONG_TEXT.encode(),
+        b'{"model":1,"model":"b","messages":[{"content":"%b"}]}' % LONG_TEXT.encode(),
         b'{"messages":[]}',
         b'"%b"' % LONG_TEXT.encode(),
         b"",
@@ -152,12 +180,16 @@ def test_what_is_unusual_is_read_whole(raw: bytes) -> None:
     "arguments",
     [
         (),
-        ("text", 1, (), (), (), ()),
-        (b"{}", "1", (), (), (), ()),
-        (b"{}", 1, [], (), (), ()),
-        (b"{}", 1, ("a",), (), (), ()),
-        (b"{}", 1, (), (), (), (), ()),
-        (b"{}", 2**70, (), (), (), ()),
+        ("text", 1, TEXTS, (), ()),
+        (b"{}", "1", TEXTS, (), ()),
+        (b"{}", 1, list(TEXTS), (), ()),
+        (b"{}", 1, TEXTS[:4], (), ()),
+        (b"{}", 1, (*TEXTS[:4], [b"a"]), (), ()),
+        (b"{}", 1, (("a",), *TEXTS[1:]), (), ()),
+        (b"{}", 1, TEXTS, ("a",), ()),
+        (b"{}", 1, TEXTS, (), [b"a"]),
+        (b"{}", 1, TEXTS, (), (), ()),
+        (b"{}", 2**70, TEXTS, (), ()),
     ],
 )
 def test_arguments_of_another_kind_are_refused(arguments: tuple[Any, ...]) -> None:
@@ -168,13 +200,13 @@ def test_arguments_of_another_kind_are_refused(arguments: tuple[Any, ...]) -> No
 
 def test_a_short_body_is_read_whole() -> None:
     body = {"model": "m", "messages": [{"content": LONG_TEXT}]}
-    assert read_outline(orjson.dumps(body), TEXTS) == Outline(body)
+    assert read_outline(orjson.dumps(body), TEXTS, Known()) == Outline(body)
 
 
 @compiled
 def test_a_long_one_is_not() -> None:
-    found = read_outline(orjson.dumps({"model": "m", "messages": [{"content": "x" * LONG}]}), TEXTS)
-    assert found == Outline({"model": "m", "messages": [{"content": ""}]}, LONG // 4, (9, 12))
+    found = read_outline(orjson.dumps({"model": "m", "messages": [{"content": "x" * LONG}]}), TEXTS, Known())
+    assert found == Outline({"model": "m", "messages": [{"content": ""}]}, LONG // 4, (9, 12), None, False)
 
 
 @pytest.mark.parametrize("end", [b',"a":nan}', b',"model":"b"}', b',"Model":"b"}', b"}}", b""])
@@ -183,8 +215,82 @@ def test_what_is_wrong_with_a_long_body_is_said_of_all_of_it(end: bytes) -> None
     with pytest.raises(BadParameter) as whole:
         read_body(raw)
     with pytest.raises(BadParameter) as outlined:
-        read_outline(raw, TEXTS)
+        read_outline(raw, TEXTS, Known())
     assert str(outlined.value) == str(whole.value)
+
+
+TOOLS = orjson.dumps([{"name": f"tool-{number}", "description": "Does. " * 20} for number in range(20)])
+LONG_BODY = b'{"model":"m","tools":%b,"messages":[{"content":"%b"}]}'
+
+
+def whole(tools: bytes) -> bytes:
+    return LONG_BODY % (tools, b"x" * LONG)
+
+
+@compiled
+def test_a_list_that_came_before_is_not_read_again() -> None:
+    known = Known()
+    first = read_outline(whole(TOOLS), TEXTS, known)
+    again = read_outline(whole(TOOLS), TEXTS, known)
+    assert first == again == Outline({**orjson.loads(whole(TOOLS)), "messages": [{"content": ""}]}, *first[1:])
+    assert first.listed is again.listed
+    assert first.listed == TOOLS
+    assert first.data["tools"] is again.data["tools"]
+    spaced = orjson.dumps(orjson.loads(TOOLS), option=orjson.OPT_INDENT_2)
+    other = read_outline(whole(spaced), TEXTS, known)
+    assert other == first
+    assert other.data["tools"] is not first.data["tools"]
+
+
+@compiled
+@pytest.mark.parametrize("tools", [b"[]", b"null", b'"none"', b"{}", b"[1,2]", TOOLS[: LEAST // 2] + b'"}]'])
+def test_a_short_list_and_what_is_none_are_read_each_time(tools: bytes) -> None:
+    known = Known()
+    found = read_outline(whole(tools), TEXTS, known)
+    assert found.data["tools"] == orjson.loads(tools)
+    assert found.listed is None
+    assert not known.lists
+
+
+@compiled
+@pytest.mark.parametrize("after", [b"5", b".5", b"[]", b'"a"', b"]", b"}", b":1", b"\x00", b" 1"])
+def test_what_is_wrong_behind_a_known_list_is_found(after: bytes) -> None:
+    known = Known()
+    read_outline(whole(TOOLS), TEXTS, known)
+    with pytest.raises(BadParameter) as error:
+        read_outline(whole(TOOLS + after), TEXTS, known)
+    with pytest.raises(BadParameter) as other:
+        read_body(whole(TOOLS + after))
+    assert str(error.value) == str(other.value)
+
+
+@compiled
+def test_a_list_of_which_nothing_can_be_read_is_not_remembered() -> None:
+    known = Known()
+    with pytest.raises(BadParameter):
+        read_outline(whole(TOOLS[:-1] + b",nan]"), TEXTS, known)
+    deep = b"[" * 600 + b"]" * 600
+    assert read_outline(whole(deep), TEXTS, known).listed is None
+    assert not known.lists
+
+
+def test_lists_are_remembered_up_to_a_bound_and_the_one_used_last_stays() -> None:
+    known = Known(most=3, most_bytes=100)
+    lists = [b"[%d]" % number for number in range(4)]
+    for one in lists[:3]:
+        known.learn(one, orjson.loads(one))
+    assert known.lists == (b"[2]", b"[1]", b"[0]")
+    assert known.take(2) == ([0], b"[0]")
+    known.learn(lists[3], [3])
+    assert known.lists == (b"[3]", b"[0]", b"[2]")
+    assert [known.take(number).value for number in range(3)] == [[3], [0], [2]]
+    large = b'["%b"]' % (b"x" * 90)
+    known.learn(large, orjson.loads(large))
+    assert (known.lists, known.size) == ((large, b"[2]", b"[0]"), 100)
+    known.learn(b"[10]", [10])
+    assert (known.lists, known.size) == ((b"[10]", large), 98)
+    assert known.learn(b" " * 101, [4]).value == [4]
+    assert known.lists == (b"[10]", large)
 
 
 def conversation(count: int, text: str) -> list[dict[str, Any]]:
@@ -213,6 +319,42 @@ CLAUDE = {
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "done " * 400}]},
     ],
 }
+RESPONSES = {
+    "instructions": "You " * 200,
+    "store": False,
+    "tools": [{"type": "function", "name": "write", "description": "Writes. " * 99, "parameters": {"type": "object"}}],
+    "input": [
+        {"role": "user", "content": [{"type": "input_text", "text": "Ünïcödé " * 1200}]},
+        {"type": "reasoning", "summary": [], "encrypted_content": "c2ln" * 300},
+        {"type": "function_call", "name": "write", "call_id": "c", "arguments": '{"text":"%s"}' % ("a" * 900)},
+        {"type": "function_call_output", "call_id": "c", "output": "done " * 400},
+        {"type": "custom_tool_call", "name": "patch", "call_id": "d", "input": "*** " * 400},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 900}]},
+    ],
+}
+SEARCHED = {
+    **RESPONSES,
+    "input": [
+        *RESPONSES["input"],
+        {
+            "type": "tool_search_output",
+            "call_id": "e",
+            "tools": [{"type": "function", "name": "found", "parameters": {}}],
+        },
+    ],
+}
+GEMINI = {
+    "systemInstruction": {"parts": [{"text": "You " * 200}]},
+    "generationConfig": {"maxOutputTokens": 9},
+    "tools": [{"functionDeclarations": [{"name": "write", "description": "Writes. " * 99, "parameters": {}}]}],
+    "contents": [
+        {"role": "user", "parts": [{"text": "Ünïcödé " * 1200}]},
+        {"role": "model", "parts": [{"text": "Hm. " * 300, "thought": True, "thoughtSignature": "c2ln" * 300}]},
+        {"role": "model", "parts": [{"functionCall": {"name": "write", "args": {"path": "a", "n": 5}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "write", "response": {"output": "done " * 400}}}]},
+        {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "A" * 900}}]},
+    ],
+}
 CHAT = {
     "tools": [{"type": "function", "function": {"name": "f", "description": "Does. " * 99, "parameters": {}}}],
     "max_tokens": 7,
@@ -229,23 +371,34 @@ CHAT = {
         (OpenAIChat(), {"messages": conversation(5, 'Quotes " and \\ and\nlines. ' * 99), "stream": True}),
         (OpenAIChat(), {"messages": conversation(2, "漢字かな交じり文。" * 500)}),
         (AnthropicMessages(), CLAUDE),
+        (OpenAIResponses(), RESPONSES),
+        (OpenAIResponses(), SEARCHED),
+        (OpenAIResponses(), {"input": "Some text. " * 999, "tools": RESPONSES["tools"], "stream": True}),
+        (GenerateContent(), GEMINI),
     ],
 )
 def test_what_the_core_learns_of_a_long_body_is_what_it_would_read(
-    dialect: OpenAIChat | AnthropicMessages, body: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
+    dialect: Dialect, body: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw = json.dumps({"model": model, **body}, ensure_ascii=False).encode()
+    named = {} if isinstance(dialect, GenerateContent) else {"model": model}
+    raw = json.dumps({**named, **body}, ensure_ascii=False).encode()
     assert len(raw) >= LONG
-    short = dialect.peek(raw, "generate", {}, {})
+    place = {"model": model}
+    first = dialect.peek(raw, "generate", place, {})
+    short = dialect.peek(raw, "generate", place, {})
+    assert first.definitions is short.definitions
+    assert (short.definitions is not None) == ("tools" in body and body is not SEARCHED)
+    assert short.outline is not None
+    assert short.outline.spot is not None
+    assert short.fields != {**named, **body}
     tools = dialect.tools(short)
-    assert short.spot is not None
-    assert short.fields != {"model": model, **body}
     monkeypatch.setattr(relay.outline, "_outline", None)
-    whole = dialect.peek(raw, "generate", {}, {})
-    assert whole.spot is None
+    whole = dialect.peek(raw, "generate", place, {})
+    assert whole.outline is not None
+    assert whole.outline.spot is None
     names = ("operation", "model", "raw", "stream", "max_output", "choices", "input_estimate", "has_tools", "headers")
     for name in names:
-        assert getattr(short, name) == getattr(whole, name), name
+        assert getattr(short, name) == getattr(first, name) == getattr(whole, name), name
     assert tools == dialect.tools(whole)
     assert dialect.parse(copy.copy(short)) == dialect.parse(whole)
     assert short.data == whole.data == short.fields
@@ -256,7 +409,8 @@ def test_what_the_core_learns_of_a_long_body_is_what_it_would_read(
 def test_another_model_is_put_in_its_place_and_nothing_else_is_touched(name: str) -> None:
     raw = b'{ "x":{"model":"mine"}, "model" :  "mine" , "messages":[{"content":"%b"}]}' % (b"x" * LONG)
     head = OpenAIChat().peek(raw, "generate", {}, {})
-    assert head.spot is not None
+    assert head.outline is not None
+    assert head.outline.spot is not None
     begin, rest = raw.split(b':  "mine"')
     assert renamed(head, name) == begin + b":  " + json.dumps(name, ensure_ascii=False).encode() + rest
 
@@ -264,4 +418,4 @@ def test_another_model_is_put_in_its_place_and_nothing_else_is_touched(name: str
 def test_a_head_with_another_body_has_all_of_it() -> None:
     raw = orjson.dumps({"model": "m", "messages": [{"content": "x" * LONG}]})
     head = OpenAIChat().peek(raw, "generate", {}, {}).with_body(b"{}", {"a": 1})
-    assert (head.raw, head.data, head.fields, head.spot) == (b"{}", {"a": 1}, {"a": 1}, None)
+    assert (head.raw, head.data, head.fields, head.outline) == (b"{}", {"a": 1}, {"a": 1}, None)

@@ -8,13 +8,21 @@ from typing import Any
 from relay.errors import BadParameter
 from relay.fields import fault, integer, items, obj
 from relay.kit import dumps, estimate_tokens
+from relay.outline import Texts
 from relay_openai.request import MAX_OUTPUT
 
-__all__ = ["check_input", "estimate_input", "max_output", "read_tools"]
+__all__ = ["TEXTS", "check_input", "estimate_input", "max_output", "read_tools"]
 
 _MEDIA_TOKENS: Mapping[str, int] = {"input_image": 1000, "input_audio": 1000, "input_file": 3000}
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
+TEXTS = Texts(
+    (b"input", b"instructions"),
+    (b"text", b"content", b"output", b"arguments", b"input", b"instructions"),
+    (b"encrypted_content", b"image_url", b"file_data", b"data"),
+    (b"tools",),
+)
+"""What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 _ITEM_TOKENS = 4
 """What an item costs beside its text."""
 _STORED = ("previous_response_id", "conversation", "prompt")
@@ -33,7 +41,8 @@ def check_input(data: Mapping[str, Any]) -> None:
     if not isinstance(value, list):
         fault("input", "a string or an array", value)
     for place, item in enumerate(value):
-        obj(item, f"input[{place}]")
+        if type(item) is not dict:
+            obj(item, f"input[{place}]")
 
 
 def max_output(data: Mapping[str, Any]) -> int | None:
@@ -52,45 +61,51 @@ def read_tools(data: Mapping[str, Any]) -> list[Any]:
     return items(value, "tools")
 
 
-def estimate_input(data: Mapping[str, Any]) -> int:
-    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions."""
+def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
+    """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
+    are `tools` if somebody has written them already."""
     value = data.get("input")
     total = 0
     if isinstance(value, str):
         total += _ITEM_TOKENS + estimate_tokens(value)
     elif isinstance(value, list):
-        total += sum(_item(item) for item in value)
+        for item in value:
+            total += _item(item)
     instructions = data.get("instructions")
     if isinstance(instructions, str):
         total += _ITEM_TOKENS + estimate_tokens(instructions)
     for name in ("tools", "text"):
         if data.get(name):
-            total += len(dumps(data[name])) // 4
+            total += len(tools if tools is not None and name == "tools" else dumps(data[name])) // 4
     return total
 
 
 def _item(item: Mapping[str, Any]) -> int:
     """Encrypted reasoning is not counted: it is several times as long as what is in it."""
     total = _ITEM_TOKENS
-    for name in ("content", "output", "summary"):
-        total += _content(item.get(name))
-    for name in ("arguments", "input", "name"):
-        value = item.get(name)
-        if isinstance(value, str):
-            total += estimate_tokens(value)
+    for name, value in item.items():
+        # There are few in an item, and this runs for each item of every turn of an agent.
+        if type(value) is str:
+            if name in _WORDS:
+                total += estimate_tokens(value)
+        elif type(value) is list and name in _CONTENT:
+            total += _content(value)
     return total
 
 
-def _content(content: Any) -> int:
-    if isinstance(content, str):
-        return estimate_tokens(content)
-    if not isinstance(content, list):
-        return 0
+_CONTENT = frozenset(("content", "output", "summary"))
+"""Fields of an item with text, or with parts that have some."""
+_WORDS = _CONTENT | {"arguments", "input", "name"}
+"""Fields with text."""
+
+
+def _content(content: list[Any]) -> int:
     total = 0
     for part in content:
-        if isinstance(part, dict):
+        if type(part) is dict:
             text = part.get("text")
-            total += estimate_tokens(text) if isinstance(text, str) else 0
+            total += estimate_tokens(text) if type(text) is str else 0
             kind = part.get("type")
-            total += _MEDIA_TOKENS.get(kind, 0) if isinstance(kind, str) else 0
+            if type(kind) is str and kind in _MEDIA_TOKENS:
+                total += _MEDIA_TOKENS[kind]
     return total

@@ -8,22 +8,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from relay import Dialect, Forward, Head, Route, Target
-from relay.body import read_body, read_model, read_stream
+from relay.body import read_model, read_stream
 from relay.errors import CallerError, NoSuchMethod, RelayError
 from relay.events import Event, Logprobs, PartStart, PartStop, StreamEncoder
 from relay.fields import header
 from relay.fold import unfold
 from relay.ir import Capacity, Request, Response, Text, Tool
-from relay.kit import dumps, loads, splice_model
+from relay.kit import dumps, loads, renamed
+from relay.outline import Known, read_outline
 from relay_openai.encoder import error_body
 from relay_openai.responses.answer import Envelope
-from relay_openai.responses.body import check_input, estimate_input, max_output, read_tools
+from relay_openai.responses.body import TEXTS, check_input, estimate_input, max_output, read_tools
 from relay_openai.responses.encoder import KEEP_ALIVE, ResponsesEncoder
 from relay_openai.responses.items import CAPACITY
 from relay_openai.responses.request import parse_request
 from relay_openai.responses.skim import PassedStream
-from relay_openai.responses.stored import alone, deleted, input_items, kept, resumed, shown
-from relay_openai.responses.toolbox import defined, kinds
+from relay_openai.responses.stored import alone, deleted, input_items, kept, refers, resumed, shown
+from relay_openai.responses.toolbox import brings_tools, defined, kinds
 from relay_openai.responses.wire import DIALECT
 
 __all__ = ["OpenAIResponses"]
@@ -63,6 +64,7 @@ class OpenAIResponses(Dialect):
     ) -> None:
         self._now = now
         self._new_id = new_id
+        self._known = Known()
 
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. Raises a 426 for a WebSocket, after which clients go on over HTTP at once."""
@@ -70,7 +72,8 @@ class OpenAIResponses(Dialect):
             if headers.get("Upgrade", "").lower() == "websocket":
                 raise CallerError("this relay serves no WebSocket here; use POST", status=426, code="upgrade_required")
             raise NoSuchMethod("this path answers POST; answers are not kept, so there is no list of them")
-        data = read_body(raw)
+        told = read_outline(raw, TEXTS, self._known)
+        data = told.data
         model = read_model(data)
         check_input(data)
         tools = read_tools(data)
@@ -81,9 +84,11 @@ class OpenAIResponses(Dialect):
             data=data,
             stream=read_stream(data),
             max_output=max_output(data),
-            input_estimate=estimate_input(data),
+            input_estimate=estimate_input(data, told.listed) + told.tokens,
             has_tools=bool(tools),
             headers={name: header(headers[name], name) for name in _HEADERS if name in headers},
+            outline=told,
+            definitions=None if brings_tools(data) else told.listed,
         )
 
     def parse(self, head: Head) -> Request:
@@ -92,15 +97,16 @@ class OpenAIResponses(Dialect):
 
     def forward(self, head: Head, target: Target) -> Forward:
         """The caller's bytes, but for the model's name."""
-        body = splice_model(head.raw, head.data, target.model)
-        return Forward(body, PassedStream(self._envelope(head)) if head.stream else None)
+        return Forward(renamed(head, target.model), PassedStream(lambda: self._envelope(head)) if head.stream else None)
 
     def repeatable(self, head: Head) -> bool:
         """Only with `store` false: others can be referred to by their ids, by whoever got them."""
-        return alone(head.data)
+        return alone(head.fields)
 
     def resumed(self, head: Head, recall: Callable[[str], bytes | None], *, native: bool) -> Head:
         """`previous_response_id` and references to items, replaced by what they name."""
+        if not refers(head.fields):
+            return head
         data = resumed(head.data, recall, native=native)
         return head if data is head.data else head.with_body(dumps(data), data)
 
@@ -123,7 +129,9 @@ class OpenAIResponses(Dialect):
 
     def tools(self, head: Head) -> Sequence[tuple[str, Tool]]:
         """The functions, and what becomes one for models (`toolbox`)."""
-        return [(path, tool) for path, tool in defined(head.data) if isinstance(tool, Tool)]
+        # In definitions that stand among texts, what is no text may be missing.
+        data = head.data if brings_tools(head.fields) else head.fields
+        return [(path, tool) for path, tool in defined(data) if isinstance(tool, Tool)]
 
     def encode_response(self, response: Response, head: Head) -> bytes:
         """A `response` object: what the stream of the same answer would end with."""

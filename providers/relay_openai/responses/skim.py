@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from relay.errors import RelayError
 from relay.kit import dumps
@@ -52,11 +53,13 @@ class PassedStream(WholeEvents):
     Clients hold an answer together by its id and refuse an event of another one.
     """
 
-    __slots__ = ("_envelope", "_last", "_opening")
+    __slots__ = ("_envelope", "_id", "_last", "_opening")
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: Callable[[], Envelope]) -> None:
+        """`envelope` makes one for the failure. It reads all of the request, so nobody else asks for it."""
         super().__init__()
         self._envelope = envelope
+        self._id: bytes | None = None
         self._opening: bytes | None = b""
         self._last = b""
 
@@ -72,7 +75,10 @@ class PassedStream(WholeEvents):
     def failure(self, error: RelayError, /) -> bytes:
         """The failed answer, with the id that clients know it by and the number that comes next."""
         numbers = _NUMBER.findall(self._last[-_OPENING:])
-        failed = self._envelope.failed([], error_object(error), None)
+        envelope = self._envelope()
+        if self._id is not None:
+            envelope.id = self._id.decode("utf-8", "replace")
+        failed = envelope.failed([], error_object(error), None)
         body = {
             "type": "response.failed",
             "response": failed,
@@ -91,6 +97,6 @@ class PassedStream(WholeEvents):
         self._opening = (self._opening or b"") + data
         match = _ID.search(self._opening)
         if match is not None:
-            self._envelope.id = match[1].decode("utf-8", "replace")
+            self._id = match[1]
         if match is not None or len(self._opening) > _OPENING:
             self._opening = None

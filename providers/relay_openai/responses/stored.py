@@ -9,7 +9,7 @@ from relay.errors import BadParameter
 from relay.fields import integer
 from relay.kit import dumps, loads
 
-__all__ = ["PREVIOUS", "Resumed", "alone", "deleted", "input_items", "kept", "resumed", "shown"]
+__all__ = ["PREVIOUS", "Resumed", "alone", "deleted", "input_items", "kept", "refers", "resumed", "shown"]
 
 PREVIOUS = "previous_response_id"
 REFERRING = (PREVIOUS, "conversation", "background")
@@ -24,26 +24,31 @@ class Resumed(dict[str, Any]):
     previous: str | None = None
 
 
+def refers(data: Mapping[str, Any]) -> bool:
+    """Whether a request names an answer that it builds upon, or items."""
+    if data.get(PREVIOUS) is not None:
+        return True
+    items = data.get("input")
+    if isinstance(items, list):
+        for item in items:
+            if isinstance(item, dict) and item.get("type") == "item_reference":
+                return True
+    return False
+
+
 def alone(data: Mapping[str, Any]) -> bool:
     """Whether an answer stands for itself: the request refers to nothing else, and nobody can refer to its answer."""
-    items = data.get("input")
-    referring = isinstance(items, list) and any(
-        isinstance(item, dict) and item.get("type") == "item_reference" for item in items
-    )
-    return data.get("store") is False and not referring and not any(data.get(name) for name in REFERRING)
+    return data.get("store") is False and not refers(data) and not any(data.get(name) for name in REFERRING)
 
 
 def resumed(data: dict[str, Any], recall: Recall, *, native: bool) -> dict[str, Any]:
-    """The request with the answer that it refers to, and the items. The very same object if it refers to none.
+    """A request that refers to an answer or to items, with those. The very same object if it stays as it is.
 
     What is not kept here may be kept by an upstream of this dialect (`native`). Raises BadParameter if that cannot be.
     """
     name = data.get(PREVIOUS)
     given = data.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given or ())
-    referring = any(isinstance(item, dict) and item.get("type") == "item_reference" for item in items)
-    if name is None and not referring:
-        return data
     earlier: list[Any] = []
     if name is not None:
         found = recall(name) if isinstance(name, str) else None

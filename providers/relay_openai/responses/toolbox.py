@@ -20,7 +20,7 @@ from relay.ir import Opaque, Tool
 from relay_openai.custom import custom_tool
 from relay_openai.responses.wire import DIALECT, own_extra
 
-__all__ = ["SEARCH", "defined", "flat_name", "kinds", "parse_tool"]
+__all__ = ["SEARCH", "brings_tools", "defined", "flat_name", "kinds", "parse_tool"]
 
 SEARCH = "tool_search"
 """The function that the search for tools becomes."""
@@ -89,6 +89,8 @@ def _search(fields: dict[str, Any], path: str) -> Tool:
 
 
 _KINDS = {"function": _function, "custom": _custom}
+_LATER = frozenset(("tool_search_output", "additional_tools"))
+"""Items of a conversation that define tools."""
 
 
 def defined(data: Mapping[str, Any]) -> list[Found]:
@@ -112,10 +114,22 @@ def defined(data: Mapping[str, Any]) -> list[Found]:
     return found
 
 
+def brings_tools(data: Mapping[str, Any]) -> bool:
+    """Whether tools are defined in the course of the conversation."""
+    value = data.get("input")
+    if isinstance(value, list):
+        for item in value:
+            # Whatever the caller sent.
+            kind = item.get("type")
+            if type(kind) is str and kind in _LATER:
+                return True
+    return False
+
+
 def _later(value: Any) -> Iterator[tuple[str, list[Any]]]:
     """The lists of tools inside the conversation."""
     for place, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, dict) and item.get("type") in ("tool_search_output", "additional_tools"):
+        if isinstance(item, dict) and type(kind := item.get("type")) is str and kind in _LATER:
             path = f"input[{place}].tools"
             inner = item.get("tools")
             if not isinstance(inner, list):
