@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from relay.errors import BadParameter
 
-__all__ = ["boolean", "fault", "header", "integer", "items", "number", "obj", "text", "word"]
+__all__ = ["boolean", "fault", "header", "integer", "items", "number", "obj", "rest", "text", "word"]
 
 _NAMES: Mapping[type, str] = {
     bool: "a boolean",
@@ -44,6 +44,14 @@ def items(value: Any, path: str) -> list[Any]:
     if type(value) is not list:
         fault(path, "an array", value)
     return value
+
+
+def rest(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """The fields beside those that are known. Those that are null say nothing."""
+    if known.issuperset(fields):
+        # As nearly always, for each part of each message of every turn.
+        return {}
+    return {name: value for name, value in fields.items() if name not in known and value is not None}
 
 
 def text(value: Any, path: str) -> str:

@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from relay.ir import Extra, Message, Part, Request, Response, Text, Thinking, ToolCall, ToolResult
@@ -28,6 +29,8 @@ TELLING = 8
 """Letters and digits of a call's id, beside the tool's name, that make it one of its kind."""
 DISTINCT = 80
 """Characters of an answer that no other answer has."""
+SHORT = 256
+"""Characters of an id and a name that are remembered: callers choose them."""
 _WORDS = re.compile(r"call|tool|func(?:tion)?s?|use|id", re.IGNORECASE)
 _FORM = 1
 
@@ -138,14 +141,20 @@ def place_of(call: ToolCall, before: Message | None) -> str:
     Its id alone, if there is but one of that; some hosts only number their calls, so that another conversation has the
     same ids: then the call itself and what it answers tell them apart.
     """
-    rest = _WORDS.sub("", call.id.replace(call.name, ""))
-    if sum(character.isalnum() for character in rest) >= TELLING:
+    if (_tells if len(call.id) + len(call.name) <= SHORT else _tells.__wrapped__)(call.id, call.name):
         return f"call {call.id}"
     try:
         arguments: Any = loads(call.arguments)
     except ValueError:
         arguments = call.arguments
     return f"call {call.id} {_digest([call.name, _sorted(arguments), *_content(before)])}"
+
+
+@lru_cache(maxsize=4096)
+def _tells(name: str, tool: str) -> bool:
+    """Whether there is but one call of that id. Agents send the same ones with every turn."""
+    rest = _WORDS.sub("", name.replace(tool, ""))
+    return sum(character.isalnum() for character in rest) >= TELLING
 
 
 def _said(text: str, before: Message | None) -> str:

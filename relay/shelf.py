@@ -92,10 +92,12 @@ class Shelf:
 
     def get(self, owner: int, space: str, name: str) -> bytes | None:
         """A document of that owner, if it is in memory and not too old."""
-        mark = _mark(owner, space, name)
         entries = self._owners.get(owner)
-        entry = None if entries is None else entries.get(mark)
-        if entries is None or entry is None:
+        if entries is None:
+            return None
+        mark = _mark(owner, space, name)
+        entry = entries.get(mark)
+        if entry is None:
             return None
         if entry.at + self._age < self._now():
             self._forget(owner, mark)

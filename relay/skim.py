@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from relay.events import ArgumentsDelta, StreamDecoder
+from relay.kit import estimate_tokens, loads
 from relay.meter import Meter
 from relay.mould import Mould, run
 
@@ -24,6 +25,17 @@ FEW = 2048
 EVENT_END = b"\n\n"
 CR = 0x0D
 NOWHERE = 0, 0
+
+
+def _alone(mould: Mould, event: bytes, seen: float) -> bool:
+    """Whether the mould's text is all that was seen of its event, and not one of several, or another one."""
+    begin = len(mould.head)
+    end = event.find(mould.middle, begin) if mould.middle else len(event) - len(mould.tail)
+    try:
+        text = loads(b'"%b"' % event[begin:end])
+    except ValueError:
+        return False
+    return type(text) is str and seen in (len(text) / 4, estimate_tokens(text))
 
 
 class SkimmingMeter(Meter):
@@ -160,7 +172,10 @@ class SkimmingMeter(Meter):
         if self.seen <= before or len(data) > LONGEST:
             # To look for the place of a text takes long where that is long.
             return end
-        mould = mould or self._mould(data[begin:end])
+        if mould is None:
+            mould = self._mould(data[begin:end])
+            if mould is not None and not _alone(mould, data[begin:end], self.seen - before):
+                return end
         if mould is not None and mould.tail.endswith(EVENT_END) and mould not in self._moulds:
             # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
             self._moulds.insert(0, mould)

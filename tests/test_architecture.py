@@ -25,7 +25,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "budget",
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection fold guard lost origins policy proxies routing store.backup store.journal store.keys",
-        "dialect outline",
+        "outline",
+        "dialect",
         "hookspecs",
         "installed",
         # What translators are made of; how usage and keys are looked up.

@@ -83,6 +83,9 @@ def _metadata(request: Request, value: Any, own: dict[str, Any]) -> None:
 # Tools.
 
 
+_TOOL = frozenset(("type", "name", "description", "input_schema", "strict", "cache_control"))
+
+
 def parse_tool(value: Any, path: str) -> Tool | Opaque:
     """One entry of `tools`. Tools that the vendor defines by a type of their own are carried as they are."""
     fields = obj(value, path)
@@ -96,7 +99,7 @@ def parse_tool(value: Any, path: str) -> Tool | Opaque:
         parameters=obj(fields.get("input_schema"), f"{path}.input_schema"),
         strict=None if strict is None else boolean(strict, f"{path}.strict"),
         cache=cache_of(fields, path),
-        extra=own_rest(fields, "type", "name", "description", "input_schema", "strict", "cache_control"),
+        extra=own_rest(fields, _TOOL),
     )
 
 

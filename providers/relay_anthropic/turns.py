@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay.errors import BadParameter
-from relay.fields import boolean, fault, items, obj, text, word
+from relay.fields import boolean, fault, items, obj, rest, text, word
 from relay.ir import Cache, Extra, Media, Message, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from relay.kit import dumps
 from relay_anthropic.block import DIALECT
@@ -18,6 +18,15 @@ __all__ = ["cache_of", "own_rest", "parse_system", "parse_turns"]
 
 Fields = dict[str, Any]
 ROLES = ("user", "assistant", "system")
+# The fields of each that the hub has names for.
+_TURN = frozenset(("role", "content"))
+_TEXT = frozenset(("type", "text", "citations", "cache_control"))
+_IMAGE = frozenset(("type", "source", "cache_control"))
+_DOCUMENT = _IMAGE | {"title"}
+_TOOL_USE = frozenset(("type", "id", "name", "input", "cache_control"))
+_TOOL_RESULT = frozenset(("type", "tool_use_id", "content", "is_error", "cache_control"))
+_THINKING = frozenset(("type", "thinking", "signature"))
+_REDACTED = frozenset(("type", "data"))
 
 
 def parse_system(value: Any) -> list[Message]:
@@ -39,7 +48,7 @@ def _turn(value: Any, path: str) -> Message:
     if fields.get("content") is None:
         raise BadParameter(f"{path}.content is missing", param=f"{path}.content")
     parts = _content(fields["content"], f"{path}.content")
-    extra = own_rest(fields, "role", "content")
+    extra = own_rest(fields, _TURN)
     if role == "system":
         return Message("system", parts, extra=extra)
     return Message("user" if role == "user" else "assistant", parts, extra=extra)
@@ -70,10 +79,10 @@ def cache_of(fields: Fields, path: str) -> Cache | None:
     return Cache(None if ttl is None else text(ttl, f"{path}.cache_control.ttl"))
 
 
-def own_rest(fields: Fields, *known: str) -> Extra | None:
-    """The fields that the hub has no name for; those that are null say nothing."""
-    rest = {name: value for name, value in fields.items() if name not in known and value is not None}
-    return {DIALECT: rest} if rest else None
+def own_rest(fields: Fields, known: frozenset[str]) -> Extra | None:
+    """The fields that the hub has no name for."""
+    own = rest(fields, known)
+    return {DIALECT: own} if own else None
 
 
 def _text(fields: Fields, path: str) -> Part:
@@ -83,7 +92,7 @@ def _text(fields: Fields, path: str) -> Part:
         text(fields.get("text"), f"{path}.text"),
         citations=[citation_of(one) for one in cited] or None,
         cache=cache_of(fields, path),
-        extra=own_rest(fields, "type", "text", "citations", "cache_control"),
+        extra=own_rest(fields, _TEXT),
     )
 
 
@@ -111,7 +120,7 @@ def _located(media: Media, kind: str, source: Fields, path: str) -> Media | None
 
 def _image(fields: Fields, path: str) -> Part | None:
     kind, source = _source(fields, path)
-    extra = own_rest(fields, "type", "source", "cache_control")
+    extra = own_rest(fields, _IMAGE)
     return _located(Media("image", cache=cache_of(fields, path), extra=extra), kind, source, path)
 
 
@@ -122,7 +131,7 @@ def _document(fields: Fields, path: str) -> Part | None:
         "document",
         name=None if title is None else text(title, f"{path}.title"),
         cache=cache_of(fields, path),
-        extra=own_rest(fields, "type", "source", "title", "cache_control"),
+        extra=own_rest(fields, _DOCUMENT),
     )
     if kind == "text":
         media.media_type = "text/plain"
@@ -141,7 +150,7 @@ def _tool_use(fields: Fields, path: str) -> Part:
         word(fields.get("name"), f"{path}.name"),
         dumps(obj(fields.get("input"), f"{path}.input")).decode(),
         cache=cache_of(fields, path),
-        extra=own_rest(fields, "type", "id", "name", "input", "cache_control"),
+        extra=own_rest(fields, _TOOL_USE),
     )
 
 
@@ -153,7 +162,7 @@ def _tool_result(fields: Fields, path: str) -> Part:
         [] if content is None else _content(content, f"{path}.content"),
         is_error=False if is_error is None else boolean(is_error, f"{path}.is_error"),
         cache=cache_of(fields, path),
-        extra=own_rest(fields, "type", "tool_use_id", "content", "is_error", "cache_control"),
+        extra=own_rest(fields, _TOOL_RESULT),
     )
 
 
@@ -166,7 +175,7 @@ def _thinking(fields: Fields, path: str) -> Part:
     signature = None if signature is None else text(signature, f"{path}.signature")
     if signature is not None and is_labelled(signature):
         return thinking_of(shown, signature, redacted=False)
-    extra = own_rest(fields, "type", "thinking", "signature")
+    extra = own_rest(fields, _THINKING)
     return Thinking(shown, signature=signature or None, dialect=DIALECT, extra=extra)
 
 
@@ -174,7 +183,7 @@ def _redacted(fields: Fields, path: str) -> Part:
     data = text(fields.get("data"), f"{path}.data")
     if is_labelled(data):
         return thinking_of("", data, redacted=True)
-    return Thinking("", signature=data, redacted=True, dialect=DIALECT, extra=own_rest(fields, "type", "data"))
+    return Thinking("", signature=data, redacted=True, dialect=DIALECT, extra=own_rest(fields, _REDACTED))
 
 
 _KINDS: dict[str, Callable[[Fields, str], Part | None]] = {

@@ -68,7 +68,7 @@ AUDIO_TYPES: Mapping[str, str] = {
 
 def own_fields(extra: Extra | None) -> dict[str, Any]:
     """What this dialect put into `extra`; empty if nothing."""
-    return (extra or {}).get(DIALECT, {})
+    return extra.get(DIALECT, {}) if extra else {}
 
 
 def own_extra(fields: dict[str, Any]) -> Extra | None:

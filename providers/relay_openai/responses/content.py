@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from relay.errors import BadParameter
-from relay.fields import fault, items, obj, text, word
-from relay.ir import Media, Opaque, Part, Refusal, Text
+from relay.fields import fault, items, obj, rest, text, word
+from relay.ir import Extra, Media, Opaque, Part, Refusal, Text
 from relay.kit import media_type_of, parse_data_url
 from relay_openai.responses.items import citation_of
 from relay_openai.responses.wire import DIALECT, own_extra
@@ -34,8 +34,16 @@ def _part(value: Any, path: str) -> Part:
     return Opaque(DIALECT, fields) if read is None else read(fields, path)
 
 
-def _rest(fields: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    return {key: item for key, item in fields.items() if key not in (*known, "type") and item not in (None, [])}
+# The fields of each that the hub has names for.
+_TEXT = frozenset(("type", "text", "annotations"))
+_IMAGE = frozenset(("type", "image_url", "file_id", "detail"))
+_FILE = frozenset(("type", "file_data", "file_url", "file_id", "filename"))
+
+
+def _own(fields: Mapping[str, Any], known: frozenset[str]) -> Extra | None:
+    """The others. Empty lists say nothing either."""
+    found = rest(fields, known)
+    return own_extra({name: value for name, value in found.items() if value != []}) if found else None
 
 
 def _text(fields: dict[str, Any], path: str) -> Part:
@@ -44,7 +52,7 @@ def _text(fields: dict[str, Any], path: str) -> Part:
     return Text(
         text(fields.get("text"), f"{path}.text"),
         citations=[citation_of(citation) for citation in found] or None,
-        extra=own_extra(_rest(fields, "text", "annotations")),
+        extra=_own(fields, _TEXT),
     )
 
 
@@ -62,7 +70,7 @@ def _image(fields: dict[str, Any], path: str) -> Part:
     else:
         raise BadParameter(f"{path}.image_url is missing, and so is file_id", param=f"{path}.image_url")
     media.detail = None if detail is None else text(detail, f"{path}.detail")
-    media.extra = own_extra(_rest(fields, "image_url", "file_id", "detail"))
+    media.extra = _own(fields, _IMAGE)
     return media
 
 
@@ -82,7 +90,7 @@ def _file(fields: dict[str, Any], path: str) -> Part:
     else:
         raise BadParameter(f"{path}.file_data is missing, and so are file_url and file_id", param=f"{path}.file_data")
     media.name = None if name is None else text(name, f"{path}.filename")
-    media.extra = own_extra(_rest(fields, "file_data", "file_url", "file_id", "filename"))
+    media.extra = _own(fields, _FILE)
     return media
 
 

@@ -112,6 +112,8 @@ class OpenAIResponses(Dialect):
 
     def kept(self, head: Head, answer: bytes | StreamEncoder) -> Iterable[tuple[str, bytes]]:
         """The answer with its conversation, and its items, unless `store` is false."""
+        if head.fields.get("store") is False:
+            return ()
         final = loads(answer) if isinstance(answer, bytes) else getattr(answer, "final", None)
         return kept(head.data, final) if isinstance(final, dict) else ()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter, Unsupported
-from relay.fields import items, obj, text, word
+from relay.fields import items, obj, rest, text, word
 from relay.ir import Message, Opaque, Part, Role, Text, ToolCall, ToolResult
 from relay.kit import dumps
 from relay_openai.custom import arguments_of
@@ -72,8 +72,12 @@ def parse_input(value: Any) -> list[Message]:
     return turns.messages
 
 
-def _rest(fields: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    return {key: item for key, item in fields.items() if key not in (*known, "type") and item is not None}
+# The fields of each that the hub has names for.
+_SAID = frozenset(("type", "role", "content"))
+_CALLED = frozenset(("type", "call_id", "name", "arguments"))
+_CUSTOM = frozenset(("type", "call_id", "name", "input"))
+_SEARCHED = frozenset(("type", "call_id", "arguments"))
+_ANSWERED = frozenset(("type", "call_id", "output"))
 
 
 def _message(turns: _Turns, fields: dict[str, Any], path: str) -> None:
@@ -83,7 +87,7 @@ def _message(turns: _Turns, fields: dict[str, Any], path: str) -> None:
     if fields.get("content") is None:
         raise BadParameter(f"{path}.content is missing", param=f"{path}.content")
     parts = parse_content(fields["content"], f"{path}.content")
-    own = _rest(fields, "role", "content")
+    own = rest(fields, _SAID)
     if role != "assistant":
         if role == "developer":
             own["role"] = role
@@ -126,14 +130,13 @@ def shown_reasoning(item: Mapping[str, Any]) -> str:
 
 def _function_call(turns: _Turns, fields: dict[str, Any], path: str) -> None:
     name = flat_name(fields.get("namespace"), word(fields.get("name"), f"{path}.name"))
-    known = ("call_id", "name", "arguments")
-    _call(turns, fields, path, name, text(fields.get("arguments"), f"{path}.arguments"), _rest(fields, *known))
+    _call(turns, fields, path, name, text(fields.get("arguments"), f"{path}.arguments"), rest(fields, _CALLED))
 
 
 def _custom_call(turns: _Turns, fields: dict[str, Any], path: str) -> None:
     name = flat_name(fields.get("namespace"), word(fields.get("name"), f"{path}.name"))
     arguments = arguments_of(text(fields.get("input"), f"{path}.input"))
-    own = {"type": "custom", **_rest(fields, "call_id", "name", "input")}
+    own = {"type": "custom", **rest(fields, _CUSTOM)}
     _call(turns, fields, path, name, arguments, own)
 
 
@@ -143,7 +146,7 @@ def _search_call(turns: _Turns, fields: dict[str, Any], path: str) -> None:
         return
     arguments = fields.get("arguments")
     shown = arguments if isinstance(arguments, str) else dumps(arguments or {}).decode("utf-8")
-    _call(turns, fields, path, SEARCH, shown, {"type": SEARCH, **_rest(fields, "call_id", "arguments")})
+    _call(turns, fields, path, SEARCH, shown, {"type": SEARCH, **rest(fields, _SEARCHED)})
 
 
 def _call(turns: _Turns, fields: Mapping[str, Any], path: str, name: str, arguments: str, own: dict[str, Any]) -> None:
@@ -157,7 +160,7 @@ def _output(turns: _Turns, fields: dict[str, Any], path: str) -> None:
     if fields.get("output") is None:
         raise BadParameter(f"{path}.output is missing", param=f"{path}.output")
     parts = parse_content(fields["output"], f"{path}.output")
-    turns.answered(ToolResult(call_id, parts, extra=own_extra(_rest(fields, "call_id", "output"))))
+    turns.answered(ToolResult(call_id, parts, extra=own_extra(rest(fields, _ANSWERED))))
 
 
 def _search_output(turns: _Turns, fields: dict[str, Any], path: str) -> None:

@@ -143,6 +143,8 @@ def kinds(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Plain functions are not in it.
     """
     special: dict[str, dict[str, Any]] = {}
+    if all(tool.get("type") == "function" for tool in data.get("tools") or ()) and not brings_tools(data):
+        return special
     for _, tool in defined(data):
         if isinstance(tool, Tool):
             own = (tool.extra or {}).get(DIALECT, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay import Target, Upstream
@@ -194,8 +194,13 @@ def test_an_answer_counted_shortly_is_counted_as_if_it_were_read(usage: Any, cho
     assert counts(counted) == counts(read)
 
 
+TWO_TEXTS = event({"choices": [{"message": {"content": "x"}, "delta": {"content": ["ab", {"text": "c"}]}}]})
+
+
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(st.one_of(EVENTS, CHUNKS.map(event)), max_size=8), st.integers(1, 4))
+@example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 3)
+@example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 2)
 def test_as_much_is_seen_of_events_that_come_together_as_of_each_alone(events: list[bytes], together: int) -> None:
     each, several = chat_meter(ChatDecoder()), chat_meter(ChatDecoder())
     for one in events:
