@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-__all__ = ["DIALECTS", "table"]
+__all__ = ["DIALECTS", "KINDS", "table"]
 
 DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")
-KINDS = ("whole", "stream")
-HEADS = ("Client", "Upstream", "us a call", "against bare", "us a piece", "against bare")
+KINDS = ("whole", "turn", "stream")
+HEADS = ("Client", "Upstream", "us a call", "against bare", "us a turn", "against bare", "us a piece", "against bare")
 
 
 def table(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     """Microseconds of CPU, each also against the bare pass-through of its round, as Markdown."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---|---|" + "---:|" * (len(HEADS) - 2)]
     first = [f"{median(one[kind]['cpu_us'] for one in rounds):,.1f}" for kind in KINDS]
-    lines.append(f"| *bare, Chat Completions* | | {first[0]} | 1.00x | {first[1]} | 1.00x |")
+    lines.append("| *bare, Chat Completions* | | " + " | ".join(f"{cost} | 1.00x" for cost in first) + " |")
     for client in DIALECTS:
         for upstream in DIALECTS:
             cells = []

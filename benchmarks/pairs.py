@@ -1,10 +1,11 @@
 """What a call costs from each dialect to each, beside the same call through a bare pass-through in the same round.
 
-    python benchmarks/pairs.py            three rounds, about two minutes
+    python benchmarks/pairs.py            three rounds, about three minutes
     python benchmarks/pairs.py --save     and write the results where the documentation takes its table from
 
-One relay with an upstream of each dialect is asked in each dialect: whole answers, and streams without a pause. Where
-both are the same, bytes pass through. The bare pass-through cannot translate: it is asked in Chat Completions.
+One relay with an upstream of each dialect is asked in each dialect: whole answers to a short question and to a turn of
+a coding agent (`agent.py`), and streams without a pause. Where both are the same, bytes pass through. The bare
+pass-through cannot translate: it is asked in Chat Completions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import agent
 from bench import WARM, Bench, machine
 from gateways import Gateway, Running, gateways
-from matrix import DIALECTS, table
+from matrix import DIALECTS, KINDS, table
 from phases import SYSTEM, Phase
 from report import BASE
 
@@ -73,9 +75,13 @@ class PairPhase(Phase):
     """A load in one dialect, for an upstream of another."""
 
     client: str = DIALECTS[0]
+    agent: bool = False
+    """Asked as a coding agent does."""
 
     def body(self, model: str = "{model}") -> bytes:
         """The same request in the client's words."""
+        if self.agent:
+            return agent.body(self.client, self.model)
         words = ("The cat sat on the mat. " * (self.prompt // 24 + 1))[: self.prompt]
         asked: dict[str, Any] = {"model": self.model}
         if self.client == "gemini":
@@ -97,24 +103,26 @@ class PairPhase(Phase):
 
 
 def phases(share: float = 1.0) -> list[PairPhase]:
-    """Both loads for each pair; times a share of the usual ones."""
+    """All loads for each pair; times a share of the usual ones."""
     found = []
     for upstream in DIALECTS:
         for client in DIALECTS:
-            for stream in (False, True):
+            for kind in KINDS:
+                stream = kind == "stream"
                 model = f"{upstream}-{STREAM if stream else WHOLE}"
                 verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
                 found.append(
                     PairPhase(
-                        f"{client} to {upstream}, {'stream' if stream else 'whole'}",
+                        f"{client} to {upstream}, {kind}",
                         model,
                         stream=stream,
-                        connections=8 if stream else 32,
+                        connections=32 if kind == "whole" else 8,
                         seconds=0.5 * share,
                         unit="piece" if stream else "request",
                         path=PATHS[client].replace("{model}", model).replace("{verb}", verb),
                         marker=ENDS[client] if stream else "",
                         client=client,
+                        agent=kind == "turn",
                     )
                 )
     return found
@@ -124,6 +132,7 @@ def bare(share: float) -> list[Phase]:
     """What all of it is compared with."""
     return [
         Phase("whole", WHOLE, connections=32, seconds=1.0 * share),
+        PairPhase("turn", WHOLE, connections=8, seconds=1.0 * share, agent=True),
         Phase("stream", STREAM, stream=True, connections=8, seconds=1.0 * share, unit="piece"),
     ]
 

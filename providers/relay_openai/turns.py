@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.errors import BadParameter
-from relay.fields import fault, items, obj, text, word
+from relay.fields import fault, items, obj, rest, text, word
 from relay.ir import Message, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from relay_openai.content import cache_of, parse_content
 from relay_openai.custom import arguments_of
@@ -61,10 +61,6 @@ def _named(fields: Mapping[str, Any], path: str) -> str | None:
     return None if name is None else text(name, f"{path}.name")
 
 
-def _rest(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if key not in known and value is not None}
-
-
 def _required(fields: Mapping[str, Any], path: str) -> list[Part]:
     """The content of a turn that makes no sense without any."""
     if fields.get("content") is None:
@@ -85,7 +81,7 @@ _PLAIN = frozenset(("role", "content", "name"))
 def _system(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
     parts = _required(fields, path)
     _mark(parts, fields, path)
-    own = _rest(fields, _PLAIN)
+    own = rest(fields, _PLAIN)
     if fields["role"] != "system":
         own["role"] = fields["role"]
     return Message("system", parts, _named(fields, path), own_extra(own))
@@ -94,7 +90,7 @@ def _system(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
 def _user(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
     parts = _required(fields, path)
     _mark(parts, fields, path)
-    return Message("user", parts, _named(fields, path), own_extra(_rest(fields, _PLAIN)))
+    return Message("user", parts, _named(fields, path), own_extra(rest(fields, _PLAIN)))
 
 
 _ASSISTANT = _PLAIN | {"refusal", "tool_calls", "function_call", *REASONING_FIELDS}
@@ -119,7 +115,7 @@ def _assistant(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
     elif content is None and not parts and "audio" not in fields:
         raise BadParameter(f"{path}.content is missing, and so are tool_calls", param=f"{path}.content")
     _mark(parts, fields, path)
-    return Message("assistant", parts, _named(fields, path), own_extra(_rest(fields, _ASSISTANT)))
+    return Message("assistant", parts, _named(fields, path), own_extra(rest(fields, _ASSISTANT)))
 
 
 def _call(value: Any, path: str) -> ToolCall:
@@ -129,7 +125,7 @@ def _call(value: Any, path: str) -> ToolCall:
         raise BadParameter(f"{path}.type must be function or custom", param=f"{path}.type")
     name = word(fields.get("id"), f"{path}.id")
     known = frozenset(("id", "type", "function", "custom", "cache_control"))
-    own = _rest(fields, known)
+    own = rest(fields, known)
     if kind == "custom":
         inner = obj(fields.get("custom"), f"{path}.custom")
         own["type"] = "custom"
@@ -189,7 +185,7 @@ def _tool(fields: dict[str, Any], path: str, legacy: _Legacy) -> Message:
         call_id=word(fields.get("tool_call_id"), f"{path}.tool_call_id"),
         parts=parse_content(fields.get("content"), f"{path}.content"),
         name=_named(fields, path),
-        extra=own_extra(_rest(fields, _TOOL)),
+        extra=own_extra(rest(fields, _TOOL)),
     )
     result.cache = cache_of(fields, path)
     return Message("user", [result])

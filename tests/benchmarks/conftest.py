@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 MODULES = (
-    *("bench", "counting", "features", "gateways", "instructions", "lockstep", "matrix", "pairs", "phases", "report"),
+    *("agent", "bench", "counting", "features", "gateways", "instructions", "lockstep", "matrix", "pairs", "phases", "report"),
     "tree",
 )
 
