@@ -8,7 +8,7 @@
 # make dist   the wheel and the source archive: the same bytes for the same commit
 # make lock   write requirements.lock anew; make locked installs it in an environment of its own and starts the relay
 # make bench  what the relay costs, beside a bare pass-through (ARGS=--quick: in less than a minute)
-# make bench-pairs  what a call costs from each dialect to each: two minutes
+# make bench-pairs  what a call costs from each dialect to each: three minutes
 # make bench-guard  fails if a call costs a tenth more than is written down; counts, and needs no quiet machine
 
 PYTHON ?= python3
