@@ -32,6 +32,8 @@ log = logging.getLogger("relay.meter")
 
 MOST = 10_000_000
 """Tokens of one direction of one call: whoever reports more reports nothing."""
+COUNTS = frozenset((int, type(None)))
+"""What a count is made of. Not a truth value, which is a kind of number too."""
 PARTS: Mapping[str, str] = {
     "cache_read": "input",
     "cache_write_5m": "input",
@@ -182,7 +184,7 @@ def _sound(said: Usage) -> bool:
     A part may be larger than its total: some hosts count reasoning, or what they had in a cache, beside it. What is
     billed of a part is never more than there is of its total (`relay.pricing.cost`).
     """
-    for count in (
+    counts = (
         said.input,
         said.output,
         said.cache_read,
@@ -191,10 +193,12 @@ def _sound(said: Usage) -> bool:
         said.audio_in,
         said.reasoning,
         said.audio_out,
-    ):
-        if count is not None and not (type(count) is int and 0 <= count <= MOST):
-            return False
-    return True
+    )
+    # All at once: this runs for every call.
+    if not COUNTS.issuperset(map(type, counts)):
+        return False
+    some = [*filter(None, counts)]
+    return not some or (min(some) > 0 and max(some) <= MOST)
 
 
 def _believed(said: Usage) -> Usage:

@@ -46,14 +46,13 @@ def read_choices(data: Mapping[str, Any]) -> int:
 
 def max_output(data: Mapping[str, Any]) -> int | None:
     """Tokens that each answer may have: if both names are given the larger, because hosts know one or the other."""
-    limit = None
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = data.get(name)
-        if value is not None:
-            found = value if type(value) is int and 0 < value <= MAX_OUTPUT else integer(value, name, 1, MAX_OUTPUT)
-            if limit is None or found > limit:
-                limit = found
-    return limit
+    older, newer = data.get("max_tokens"), data.get("max_completion_tokens")
+    if older is not None and not (type(older) is int and 0 < older <= MAX_OUTPUT):
+        older = integer(older, "max_tokens", 1, MAX_OUTPUT)
+    if newer is None:
+        return older
+    newer = integer(newer, "max_completion_tokens", 1, MAX_OUTPUT)
+    return newer if older is None or newer > older else older
 
 
 def read_messages(data: Mapping[str, Any]) -> list[dict[str, Any]]:
