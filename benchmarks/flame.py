@@ -15,7 +15,7 @@ from pathlib import Path
 
 WIDTH, HEIGHT, MARGIN, LETTER = 1200, 17, 10, 6.4
 NARROWEST = 0.004
-ENTRY = "RequestHandler.", "Door.", "Connection.data_received", "Outbox.flush"
+ENTRY = "RequestHandler.", "Door.", "Connection._received", "Outbox.flush"
 """Where the loop's own frames end and ours begin: what is below says nothing."""
 COLOURS = {"relay": "#f2b27c", "providers": "#f6d58a", "aiohttp": "#c9d8ee", "": "#e4e4e4"}
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::\d+)?\)$")
