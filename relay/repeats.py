@@ -20,7 +20,7 @@ from relay.errors import BadParameter, CallerError, Unavailable
 from relay.outlet import Outlet
 from relay.recorder import Ample, Recorder, replay
 from relay.store.database import StoreError
-from relay.store.repeats import LARGEST
+from relay.store.repeats import LARGEST, Unopened
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -95,8 +95,15 @@ class Repeater:
 
     async def _found(self, call: Call, name: str) -> tuple[bytes, bytes] | None:
         try:
-            return await self._relay.store.repeats.find(call.key.id, name, call.at)
-        except sqlite3.Error as error:
+            return await self._relay.store.repeats.find(call.key, name, call.at)
+        except Unopened:
+            raise CallerError(
+                f"this {HEADER} was used with another secret of this API key, which alone opens the answer: give the "
+                "request one of its own",
+                status=422,
+                code="idempotency_key_reused",
+            ) from None
+        except (sqlite3.Error, StoreError) as error:
             log.error("answers that are kept cannot be read: %s", error)
             # To carry it out again is what the client asked us never to do.
             raise Unavailable(
@@ -105,7 +112,7 @@ class Repeater:
 
     async def _keep(self, call: Call, name: str, digest: bytes, answer: bytes) -> None:
         try:
-            await self._relay.store.repeats.store(call.key.id, name, digest, answer, call.at)
+            await self._relay.store.repeats.store(call.key, name, digest, answer, call.at)
         except (sqlite3.Error, StoreError) as error:
             log.error("the answer to %s cannot be kept, and a repeat of it would be carried out: %s", call.id, error)
 

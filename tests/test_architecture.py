@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         # The caller's side of the contract, the hooks, and what turns names into targets.
         "body connection fold guard lost origins policy proxies routing store.backup store.journal store.keys",
         "outline",
-        "dialect",
+        "dialect store.seals",
         "hookspecs",
         "installed",
         # What translators are made of; how usage and keys are looked up.

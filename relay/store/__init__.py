@@ -21,6 +21,7 @@ from relay.store.kept import Kept, Room
 from relay.store.keys import Key, Keys, Limits
 from relay.store.repeats import Repeats
 from relay.store.ring import KeyRing
+from relay.store.seals import Seals
 from relay.store.spending import Spending
 from relay.store.usage import GROUPS, Outcome, ReportRow, UsageRow, UsageSource, UsageTable
 
@@ -107,14 +108,15 @@ class Store:
         except BaseException:
             await database.close()
             raise
+        seals = Seals()
         return cls(
             database,
             Keys(database, ring.refresh),
             ring,
             UsageTable(database, journal=_journal(database.path) if journal else None),
             Spending(reader),
-            Repeats(database, reader),
-            None if rooms is None else Kept(database, reader, rooms),
+            Repeats(database, reader, seals),
+            None if rooms is None else Kept(database, reader, rooms, seals),
         )
 
     async def close(self, within: float = 10.0) -> None:

@@ -18,6 +18,7 @@ import aiosqlite
 
 from relay.store.database import Database, Reader, StoreError
 from relay.store.keys import Key
+from relay.store.seals import Seals
 
 if TYPE_CHECKING:
     from relay.seal import Seal
@@ -46,7 +47,7 @@ CHUNK = 2000
 """Rows deleted in one transaction."""
 SLACK = 16
 """Each time that one part in so many of the room was written, this process looks whether there is too much."""
-SEALS = NEVER = 1000
+NEVER = 1000
 
 FIND = "SELECT place, at, sealed FROM kept WHERE place IN (%s) AND at > ?"
 # A key may have been revoked since: then nothing is kept for it any more.
@@ -108,7 +109,7 @@ _Place = tuple[int, str, str, str]
 class Kept:
     """The table, for the kinds that `rooms` names. Times are Unix milliseconds."""
 
-    def __init__(self, database: Database, reader: Reader, rooms: Mapping[str, Room]) -> None:
+    def __init__(self, database: Database, reader: Reader, rooms: Mapping[str, Room], seals: Seals) -> None:
         self._database = database
         self._reader = reader
         self._rooms = rooms
@@ -122,8 +123,7 @@ class Kept:
         self._reads: set[asyncio.Task[list[tuple[bytes, int, bytes]]]] = set()
         self._never: OrderedDict[_Place, None] = OrderedDict()
         """What could not be stored: that it is not here tells nothing of it."""
-        self._seals: OrderedDict[int, tuple[object, Seal]] = OrderedDict()
-        self._sealing: type[Seal] | None = None
+        self._seals = seals
         self._unwritten = {kind: room.size for kind, room in rooms.items()}
         """Bytes written since this process last looked how many there are, or more: at first that is not known."""
         self._latest = 0
@@ -360,24 +360,11 @@ class Kept:
 
     async def _seal(self, key: Key) -> Seal | None:
         """What seals for this key; None if nothing can be sealed here."""
-        if key.secret is None:
+        try:
+            return await self._seals.of(key)
+        except ImportError as error:
+            self._report("seal", "nothing is kept in the database: %s", error)
             return None
-        known = self._seals.get(key.id)
-        if known is not None and known[0] == key.secret:
-            self._seals.move_to_end(key.id)
-            return known[1]
-        if self._sealing is None:
-            try:
-                # Loaded when it is needed for the first time, beside the event loop.
-                self._sealing = await asyncio.to_thread(_sealing)
-            except ImportError as error:
-                self._report("seal", "nothing is kept in the database: %s", error)
-                return None
-        seal = self._sealing(key.secret)
-        self._seals[key.id] = (key.secret, seal)
-        if len(self._seals) > SEALS:
-            self._seals.popitem(last=False)
-        return seal
 
     def _will_not_store(self, place: _Place) -> None:
         self._never[place] = None
@@ -406,12 +393,6 @@ def _insertion(rows: Sequence[tuple[object, ...]]) -> Callable[[aiosqlite.Connec
             pass
 
     return insert
-
-
-def _sealing() -> type[Seal]:
-    from relay.seal import Seal
-
-    return Seal
 
 
 def _about(key: Key, kind: str, space: str, name: str) -> tuple[str, ...]:

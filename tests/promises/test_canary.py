@@ -121,10 +121,12 @@ async def test_no_secret_and_no_text_is_written_anywhere(tmp_path: Path, upstrea
             for path in ("/v1/chat/completions", "/v1/messages"):
                 async with relay.wire() as connection:
                     streamed = model in ("streamed", "cut", "told late")
+                    # Half of them are kept, to be given again.
+                    named = f"Idempotency-Key: {model}\r\n" if path == "/v1/messages" else ""
                     request = post(
                         key,
                         path=path,
-                        headers="Connection: close\r\nCookie: CANARY-cookie=1\r\nX-Secret: CANARY-header\r\n",
+                        headers=f"Connection: close\r\nCookie: CANARY-cookie=1\r\nX-Secret: CANARY-header\r\n{named}",
                         model=model,
                         stream=streamed,
                         max_tokens=50,

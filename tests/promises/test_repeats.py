@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from typing import Any
 
 import aiohttp
@@ -125,6 +126,99 @@ async def test_names_belong_to_their_key(start: Start, upstream: FakeUpstream) -
     await relay.relay.store.keys.revoke("other")
     await kept(relay)
     assert (await ask(relay, "one", messages=[{"role": "user", "content": "theirs"}]))[0] == 401
+
+
+@pytest.mark.promise("A-13")
+async def test_what_is_kept_is_open_to_nobody_who_has_only_the_file(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: chat_answer("an answer for nobody else")
+    relay = await start(config(upstream))
+    _, first, _ = await ask(relay, "one", messages=[{"role": "user", "content": "a question of my own"}])
+    await kept(relay)
+    path = relay.relay.store.database.path
+    for file in path.parent.glob(f"{path.name}*"):
+        found = file.read_bytes()
+        assert b"nobody else" not in found, file
+        assert b"of my own" not in found, file
+    ((digest, answer),) = await relay.relay.store.database.reader.fetch("SELECT digest, answer FROM repeats")
+    assert digest == b""
+    assert len(answer) > len(first)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE repeats SET answer = zeroblob(length(answer))")
+    assert (await ask(relay, "one", messages=[{"role": "user", "content": "a question of my own"}]))[0] == 422
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.promise("L-17")
+async def test_the_secret_that_a_key_had_before_is_the_one_that_opens_its_answers(
+    start: Start, upstream: FakeUpstream
+) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    (key,) = await relay.relay.store.keys.all()
+    first = (await ask(relay, "one"))[1]
+    await kept(relay)
+    old = relay.client.headers["Authorization"]
+    _, secret = await relay.relay.store.keys.rotate(key.name, grace=3_600_000)
+    for authorization, status in ((f"Bearer {secret}", 422), (old, 200), (f"Bearer {secret}", 422)):
+        relay.client.headers["Authorization"] = authorization
+        said = await ask(relay, "one")
+        assert said[0] == status
+        assert (said[1] == first) is (status == 200)
+        assert (b"another secret" in said[1]) is (status == 422)
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.promise("L-17")
+async def test_an_answer_that_was_stored_before_they_were_sealed_is_given_again(
+    start: Start, upstream: FakeUpstream
+) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    first = (await ask(relay, "one"))[1]
+    await kept(relay)
+    store = relay.relay.store
+    (key,) = [key for _, (key, _) in store.ring._hits.items()]
+    found = await store.repeats.find(key, "one", int(relay.relay.wall() * 1000))
+    assert found is not None
+    with sqlite3.connect(store.database.path) as connection:
+        connection.execute("UPDATE repeats SET digest = ?, answer = ?", found)
+    status, body, headers = await ask(relay, "one")
+    assert (status, body, headers["idempotent-replayed"]) == (200, first, "true")
+    assert (await ask(relay, "one", max_tokens=51))[0] == 422
+
+
+@pytest.mark.promise("L-17")
+async def test_where_nothing_can_be_sealed_nobody_can_tell_and_nothing_is_carried_out_twice(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    assert (await ask(relay, "one"))[0] == 200
+    await kept(relay)
+
+    def missing() -> Any:
+        raise ImportError("there is no package for it")
+
+    seals = relay.relay.store.repeats._seals
+    seals._known.clear()
+    seals._kind = None
+    monkeypatch.setattr("relay.store.seals._load", missing)
+    assert (await ask(relay, "one"))[0] == 503
+    assert len(upstream.seen) == 1
+    assert (await ask(relay, "two"))[0] == 200
+    await kept(relay)
+    assert "there is no package for it" in caplog.text
+
+
+@pytest.mark.promise("A-13")
+async def test_what_is_kept_goes_with_its_key(start: Start, upstream: FakeUpstream) -> None:
+    upstream.answer = lambda seen: chat_answer()
+    relay = await start(config(upstream))
+    (key,) = await relay.relay.store.keys.all()
+    await ask(relay, "one")
+    await kept(relay)
+    await relay.relay.store.keys.revoke(key.name)
+    assert await relay.relay.store.database.reader.fetch("SELECT count(*) FROM repeats") == [(0,)]
 
 
 @pytest.mark.promise("L-17")
