@@ -269,7 +269,7 @@ SECRETS = {"token", "secret", "api_key", "password", "credential"}
 COMPARED = {
     ("relay/store/keys.py", "' ' in token"): "of a key that is imported",
     (
-        "relay/store/kept.py",
+        "relay/store/seals.py",
         "known[0] == key.secret",
     ): "a key's own seal with what it was made of, both from the database",
     ("relay/testing/translation.py", "shown != self.vectors.secret"): "of a made up key, in a test",

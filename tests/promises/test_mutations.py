@@ -95,7 +95,7 @@ GUARDS: Mapping[str, Guard] = {
         "promises/test_routing.py::test_the_model_that_is_allowed_is_the_model_that_is_called",
     ),
     "a model in another spelling": Guard(
-        "body:read_body",
+        "body:check_names",
         "_refuse_spellings(data, MODEL)",
         "pass",
         "promises/test_doubt.py::test_no_second_model_in_any_spelling_gets_past_the_one_that_is_allowed",
