@@ -41,7 +41,7 @@ class Texts(NamedTuple):
     texts: tuple[bytes, ...]
     """texts, whose tokens count;"""
     bulk: tuple[bytes, ...] = ()
-    """what is no text: media as base64."""
+    """what is no text: media as base64. A string that begins with words is one all the same, and stays."""
     lists: tuple[bytes, ...] = ()
     """The field of the outermost object that is a list, and the same in many bodies. There is at most one."""
     labels: tuple[bytes, ...] = ()

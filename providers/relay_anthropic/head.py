@@ -22,7 +22,7 @@ _MEDIA_TOKENS: Mapping[str, int] = {"image": 1500, "document": 3000}
 TEXTS = Texts(
     (b"messages", b"system"),
     (b"content", b"text", b"thinking", b"system"),
-    (b"signature",),
+    (b"signature", b"data"),
     (b"tools",),
     (LABEL.encode(),),
 )

@@ -8,6 +8,7 @@
 
 #define DEEPEST 64 /* levels that are told apart; a body with more is not for here */
 #define BLOCK 64   /* bytes that are looked at together */
+#define BEGINNING 64 /* bytes of a string by which words are told from what is none */
 
 typedef struct {
     const char *begin, *end; /* begin is NULL: there is none */
@@ -163,6 +164,20 @@ blank(char byte)
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
 }
 
+/* Whether a string begins like a text: with blanks in it, or letters beyond ASCII. Neither base64 nor addresses do. */
+static int
+wordy(const char *begin, const char *end)
+{
+    const unsigned char *at = (const unsigned char *)begin, *last = (const unsigned char *)end;
+
+    if (last - at > BEGINNING)
+        last = at + BEGINNING;
+    for (; at < last; at++)
+        if (*at < '!' || *at > '~' || (*at == '\\' && at[1] != '/'))
+            return 1;
+    return 0;
+}
+
 typedef struct {
     PyObject *fields, *texts, *bulk, *lists, *labels; /* relay.outline.Texts */
     PyObject *spot, *known;
@@ -298,7 +313,7 @@ cut(search *wanted, const char *begin, const char *end, char *out)
                 span key = levels[depth].object ? levels[depth].key : (span){NULL, NULL};
                 int counts = among(key, wanted->texts);
 
-                if (counts || among(key, wanted->bulk)) {
+                if (counts || (among(key, wanted->bulk) && !wordy(place, found.end))) {
                     if (found.odd)
                         return -1;
                     if (counts)

@@ -38,6 +38,13 @@ def outline(raw: bytes, *known: bytes) -> tuple[bytes, int, int, int, int, int, 
     return relay.outline._outline(raw, LONGEST, TEXTS, MODEL, known)
 
 
+def wordy(spelled: str) -> bool:
+    """Whether what is bulk by its key begins with words."""
+    return any(
+        not "!" <= one <= "~" or (one == "\\" and spelled[place + 1] != "/") for place, one in enumerate(spelled[:64])
+    )
+
+
 def blanked(value: Any, key: str | None, field: str | None, lost: list[str]) -> Any:
     """The same by hand, on a body that was read whole."""
     if isinstance(value, dict):
@@ -52,7 +59,7 @@ def blanked(value: Any, key: str | None, field: str | None, lost: list[str]) -> 
     if key.encode() in TEXTS.texts:
         lost.append(value)
         return ""
-    return "" if key.encode() in TEXTS.bulk else value
+    return "" if key.encode() in TEXTS.bulk and not wordy(spelled) else value
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -317,6 +324,14 @@ CLAUDE = {
             ],
         },
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "done " * 400}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBOR/+" * 900}},
+                {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "It is. " * 900}},
+                {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "Is " * 90}]}},
+            ],
+        },
     ],
 }
 RESPONSES = {
