@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_LENGTH
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from aiohttp.streams import StreamReader
@@ -30,7 +31,9 @@ from relay.outlet import Outlet
 __all__ = ["Door", "RelayRunner", "safe", "usable"]
 
 LARGEST = 262_144
-"""Bytes of a body beyond which aiohttp stops reading until somebody takes them: those go the usual way."""
+"""Bytes of a body beyond which aiohttp stops reading until somebody takes them: those go the usual way, at once."""
+LARGEST_HELD = 1_048_576
+"""The same for a body behind a head that is known, which is held here. There is no relay that takes less."""
 PATIENCE = 0.05
 """Seconds that a body may come after its head, as it does from clients that write twice, and still enter the lane."""
 
@@ -61,7 +64,7 @@ def usable() -> bool:
 class Door(Gate):
     """One connection."""
 
-    __slots__ = ("count", "early", "held", "known", "lane", "late", "missing", "opening", "passage")
+    __slots__ = ("begins", "count", "early", "held", "known", "lane", "late", "missing", "opening", "passage")
 
     def __init__(self, manager: web.Server, lane: Lane, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(manager, lane.relay, loop=loop, **options)
@@ -70,11 +73,13 @@ class Door(Gate):
         self.late: asyncio.TimerHandle | None = None
         self.count = Count()
         self.known: KnownHead | None = None
-        """The head of the last request that took the lane."""
+        """The head of the last request that was for the lane."""
         self.early: list[bytes] = []
         """What came before the coroutine was ready for it."""
         self.held: list[bytes] = []
         """A request with that head whose body is not all there, and of which aiohttp's parser knows nothing yet."""
+        self.begins = 0
+        """Where in the first piece of it the body begins."""
         self.missing = 0
         """Bytes of that body that have not come."""
         self.opening = b""
@@ -137,9 +142,9 @@ class Door(Gate):
             begin, length = place
             missing = begin + length - len(data)
             if not missing:
-                self._take(known, data, begin)
-            elif missing > 0 and length <= LARGEST:
-                self._hold(data, missing)
+                self._take(known, data[begin:], [data])
+            elif missing > 0 and length <= LARGEST_HELD:
+                self._hold(data, begin, missing)
             else:
                 self._parse(data)
 
@@ -169,20 +174,20 @@ class Door(Gate):
 
     # Requests with the head of the one before: aiohttp's parser never learns of them
 
-    def _take(self, known: KnownHead, data: bytes, begin: int) -> None:
-        """One that is all there."""
-        passage = self.lane.enter(self, known, data[begin:])
+    def _take(self, known: KnownHead, body: bytes, pieces: list[bytes]) -> None:
+        """One that is all there, in these pieces."""
+        passage = self.lane.enter(self, known, body)
         if passage is None:
-            self._parse(data, wake=True)
+            self._parse(b"".join(pieces), wake=True)
             return
         self._request_count += 1
         self._begin(passage)
         passage.begin()
 
-    def _hold(self, data: bytes, missing: int) -> None:
+    def _hold(self, data: bytes, begin: int, missing: int) -> None:
         """One whose body is on its way."""
         self.held.append(data)
-        self.missing = missing
+        self.begins, self.missing = begin, missing
         self._keepalive = False
         self.late = self._loop.call_later(PATIENCE, self._let_go)
 
@@ -191,14 +196,13 @@ class Door(Gate):
         self.held.append(data)
         self.missing -= len(data)
         if self.missing <= 0:
-            whole, exact = b"".join(self.held), not self.missing
-            self.held.clear()
-            place = known.body(whole)
-            if exact and place is not None:
-                self._in_time()
-                self._take(known, whole, place[0])
+            pieces, self.held = self.held, []
+            if self.missing:
+                # More than that came.
+                self._parse(b"".join(pieces))
             else:
-                self._parse(whole)
+                self._in_time()
+                self._take(known, b"".join((memoryview(pieces[0])[self.begins :], *pieces[1:])), pieces)
 
     def _let_go(self) -> None:
         """It takes too long."""
@@ -245,7 +249,10 @@ class Door(Gate):
             self._wake()
             return
         if not payload.is_eof():
-            if self.late is None:
+            if int(head.headers.get(CONTENT_LENGTH, "0")) > LARGEST:
+                self._learn(head)
+                self._wake()
+            elif self.late is None:
                 self.late = self._loop.call_later(PATIENCE, self._wake)
             return
         self._in_time()
@@ -257,9 +264,7 @@ class Door(Gate):
         if passage is None:
             self._wake()
             return
-        if self.opening:
-            head.learn(self.opening)
-            self.known = head
+        self._learn(head)
         # First, because reading on may bring more requests, which are not to overtake this one.
         self._begin(passage)
         self._messages.popleft()
@@ -268,6 +273,12 @@ class Door(Gate):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
         passage.begin()
+
+    def _learn(self, head: KnownHead) -> None:
+        """This head may come again."""
+        if self.opening:
+            head.learn(self.opening)
+            self.known = head
 
     def _begin(self, passage: Passage) -> None:
         self.passage = passage

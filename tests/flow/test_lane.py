@@ -200,6 +200,48 @@ async def test_a_body_in_a_packet_of_its_own_still_takes_the_lane(
     assert len(await relay.rows()) == 3
 
 
+@pytest.mark.parametrize(("size", "known"), [(200_000, True), (400_000, True), (900_000, True), (2_000_000, False)])
+async def test_no_body_waits_because_it_is_long(
+    start: Start,
+    upstream: FakeUpstream,
+    taken: list[lane.Passage],
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    known: bool,
+) -> None:
+    # Nobody would wait for that long.
+    monkeypatch.setattr(door, "PATIENCE", 600.0)
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    before = len(taken)
+    async with asyncio.timeout(60), connected(relay) as (reader, writer):
+        for letter in "abc":
+            text = letter * size
+            writer.write(request(relay, messages=[{"role": "user", "content": text}]))
+            assert (await answer(reader))[0] == 200
+            assert upstream.seen[-1].json["messages"][0]["content"] == text
+    # The first one's head was not known, and aiohttp reads it.
+    assert len(taken) - before in ((2, 3) if known else (0,))
+
+
+async def test_more_than_the_body_that_is_held_is_another_request(start: Start, upstream: FakeUpstream) -> None:
+    upstream.scripts = [chat_answer()]
+    relay = await start(openai_config(upstream))
+    await warm(relay)
+    async with connected(relay) as (reader, writer):
+        first = request(relay, user="a" * 3000)
+        writer.write(first)
+        assert (await answer(reader))[0] == 200
+        for cut in (1000, 2500, len(first) - 1):
+            writer.write(first[:cut])
+            await writer.drain()
+            await asyncio.sleep(0.005)
+            writer.write(first[cut:] + request(relay, user="b"))
+            assert [(await answer(reader))[0] for _ in range(2)] == [200, 200]
+            assert [seen.json["user"][0] for seen in upstream.seen[-2:]] == ["a", "b"]
+
+
 async def test_a_client_that_asks_again_at_once_keeps_the_lane(
     start: Start, upstream: FakeUpstream, taken: list[lane.Passage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
