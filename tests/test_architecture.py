@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
         # Values and pure functions that know nobody.
-        "effort errors heap ir lasting mould outbox paths retry secret settings stalls table toml version"
+        "effort errors heap ir lasting media mould outbox paths retry secret settings stalls table toml version"
         " store.inserts",
         # The hub's stream, money, limits, the file's reader, the upstream side of the contract.
         "crowd life throttle config envelope events family fields limits outlet pricing seal"
@@ -71,7 +71,7 @@ CONTRACT = frozenset(
     f"relay{name}"
     for name in (
         *("", ".ir", ".events", ".errors", ".kit", ".fold"),
-        *(".meter", ".mould", ".outline", ".skim", ".body", ".fields"),
+        *(".meter", ".mould", ".outline", ".skim", ".body", ".fields", ".media"),
     )
 )
 """All that a plugin may import of the core."""

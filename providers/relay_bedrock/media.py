@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from relay import kit
 from relay.errors import BadParameter, Unsupported
 from relay.ir import Media
+from relay.media import media_type_at
 from relay_anthropic.losses import DETAIL
 from relay_bedrock.losses import TITLE
 from relay_bedrock.wire import Block
@@ -110,7 +109,7 @@ def _source(part: Media, where: str) -> tuple[str | None, Block]:
     media_type, data = part.media_type, part.data or ""
     if part.url is not None:
         if part.url.startswith(S3):
-            return media_type or mimetypes.guess_type(urlsplit(part.url).path)[0], {"s3Location": {"uri": part.url}}
+            return media_type or media_type_at(part.url), {"s3Location": {"uri": part.url}}
         try:
             inline = kit.parse_data_url(part.url)
         except ValueError as error:

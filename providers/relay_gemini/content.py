@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from relay import kit
 from relay.errors import BadParameter, Unsupported
 from relay.ir import Media, Message, Opaque, Part, Refusal, Text, Thinking, ToolCall, ToolResult
+from relay.media import media_type_at
 from relay_gemini.foreign import UNSIGNED
 from relay_gemini.losses import BLOCK, RAW_ARGUMENTS, RESULT, SERVER_CALL, THINKING
 from relay_gemini.stream import DIALECT
@@ -118,7 +117,7 @@ class ContentWriter:
             except ValueError as error:
                 raise BadParameter(str(error), param=f"{where}.content") from None
             if inline is None:
-                guessed = media_type or mimetypes.guess_type(urlsplit(part.url).path)[0]
+                guessed = media_type or media_type_at(part.url)
                 return [{"fileData": _typed({"fileUri": part.url}, guessed), **own}]
             media_type, data = media_type or inline[0], inline[1]
         data = data or ""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import mimetypes
 import re
 from collections.abc import Callable
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from relay.errors import BadParameter
 from relay.fields import boolean, fault, items, obj, text, word
 from relay.ir import Extra, Media, Message, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from relay.kit import dumps
+from relay.media import media_type_at
 from relay_gemini.foreign import UNSIGNED, is_labelled, restored
 from relay_gemini.names import message, rest_of
 from relay_gemini.stream import DIALECT
@@ -217,7 +216,7 @@ class TurnReader:
         uri = word(file.get("fileUri"), f"{path}.fileData.fileUri")
         given = file.get("mimeType")
         media_type = None if given is None else text(given, f"{path}.fileData.mimeType")
-        guessed = media_type or mimetypes.guess_type(urlsplit(uri).path)[0] or ""
+        guessed = media_type or media_type_at(uri) or ""
         own = _OWN_FILE.fullmatch(uri)
         media = Media(
             _kind(guessed) if guessed else "video" if "youtu" in uri else "document",

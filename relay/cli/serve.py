@@ -105,8 +105,12 @@ class Start:
 
 
 def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
+    import mimetypes
+
     from relay.heap import share
 
+    # aiohttp asks for the types of files, and the system's lists of them take a third of a megabyte.
+    mimetypes.knownfiles.clear()
     # Before there is a second thread.
     share()
     level = start.config.settings.server.log_level
