@@ -64,6 +64,9 @@ class Outline(NamedTuple):
     """Whether a string begins with one of the labels; None: nobody looked."""
 
 
+_new = tuple.__new__
+
+
 class Read(NamedTuple):
     """A list as it was read."""
 
@@ -115,7 +118,8 @@ def read_outline(raw: bytes, texts: Texts, known: Known, *, named: bool = True) 
             except (BadParameter, orjson.JSONEncodeError):
                 # What is wrong, and where, is to be said of the whole.
                 pass
-    return Outline(read_body(raw) if named else read_object(raw))
+    # As `Outline(...)`, which is a Python function.
+    return _new(Outline, (read_body(raw) if named else read_object(raw), 0, None, None, None))
 
 
 def _read(

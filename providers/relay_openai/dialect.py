@@ -66,7 +66,8 @@ class OpenAIChat(Dialect):
     def peek(self, raw: bytes, operation: str, path: Mapping[str, str], headers: Mapping[str, str]) -> Head:
         """Read what the core needs. No header passes: those of this format name the caller's own account."""
         told = read_outline(raw, TEXTS, self._known)
-        data = told.data
+        # A plain tuple is taken apart in a fraction of the time.
+        data, texts, _, listed, _ = told[:]
         model = read_model(data)
         read_messages(data)
         stream = read_stream(data)
@@ -82,12 +83,12 @@ class OpenAIChat(Dialect):
             stream,
             max_output(data),
             read_choices(data),
-            estimate_input(data, told.listed) + told.tokens,
+            estimate_input(data, listed) + texts,
             tools,
             None,
             "",
             told,
-            told.listed if "functions" not in data else None,
+            listed if "functions" not in data else None,
         )
 
     def parse(self, head: Head) -> Request:
