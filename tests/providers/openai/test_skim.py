@@ -194,6 +194,11 @@ def test_an_answer_counted_shortly_is_counted_as_if_it_were_read(usage: Any, cho
     assert counts(counted) == counts(read)
 
 
+def said(text: str, **more: Any) -> bytes:
+    """An event with that text."""
+    return event({"id": "c", "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more})
+
+
 TWO_TEXTS = event({"choices": [{"message": {"content": "x"}, "delta": {"content": ["ab", {"text": "c"}]}}]})
 
 
@@ -201,6 +206,7 @@ TWO_TEXTS = event({"choices": [{"message": {"content": "x"}, "delta": {"content"
 @given(st.lists(st.one_of(EVENTS, CHUNKS.map(event)), max_size=8), st.integers(1, 4))
 @example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 3)
 @example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 2)
+@example([said("x", usage=USAGE), said("\n\n"), said('"usage"')], 2)
 def test_as_much_is_seen_of_events_that_come_together_as_of_each_alone(events: list[bytes], together: int) -> None:
     each, several = chat_meter(ChatDecoder()), chat_meter(ChatDecoder())
     for one in events:
@@ -209,7 +215,9 @@ def test_as_much_is_seen_of_events_that_come_together_as_of_each_alone(events: l
     for batch in (events[place : place + together] for place in range(0, len(events), together)):
         if not several.complete and several.error is None:
             several.feed(b"".join(batch))
-    assert (end(several), several.seen) == (end(each), pytest.approx(each.seen))
+    # What is measured and not read is measured as it is written: an escape takes up to six bytes for one letter.
+    slack = sum(one.count(b"\\") for one in events) * 5 / 4
+    assert (end(several), several.seen) == (end(each), pytest.approx(each.seen, abs=slack + 1e-6))
 
 
 def test_nearly_all_answers_are_counted_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
