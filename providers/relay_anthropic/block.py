@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay import kit
+from relay.fields import rest
 from relay.ir import Extra, Opaque, Part, Text, Thinking, ToolCall
 from relay_anthropic.citation import citation_of
 from relay_anthropic.wire import DIALECT
@@ -22,8 +23,8 @@ def part_of(block: dict[str, Any]) -> Part:
 
 def _rest(block: dict[str, Any], *known: str) -> Extra | None:
     """The fields of a block that the hub has no name for."""
-    rest = {name: value for name, value in block.items() if name not in known and value is not None}
-    return {DIALECT: rest} if rest else None
+    own = rest(block, frozenset(known))
+    return {DIALECT: own} if own else None
 
 
 def _text(block: dict[str, Any]) -> Part | None:

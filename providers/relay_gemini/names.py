@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from relay.errors import BadParameter
-from relay.fields import fault, items, obj
+from relay.fields import fault, items, obj, rest
 
 __all__ = ["camel", "message", "rest_of", "several", "whole"]
 
@@ -42,7 +42,7 @@ def several(value: Any, path: str) -> list[Any]:
 
 def rest_of(fields: dict[str, Any], *known: str) -> dict[str, Any]:
     """The fields beside those that are known; null says nothing."""
-    return {name: value for name, value in fields.items() if name not in known and value is not None}
+    return rest(fields, frozenset(known))
 
 
 def whole(value: Any, path: str) -> int:

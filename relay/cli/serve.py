@@ -68,6 +68,8 @@ def serve(
     Without a configuration it listens on 127.0.0.1:8748, uses every API key that it finds in the environment and every
     model server that it finds on this machine, and makes a first key for you.
     """
+    import mimetypes
+
     from msgspec.structs import replace
 
     from relay.config import Config, ConfigError, read_config
@@ -88,6 +90,8 @@ def serve(
         config = read()
     except ConfigError as error:
         fail(str(error))
+    # aiohttp, which is not loaded yet, asks for the system's lists of file types: a third of a megabyte for nothing.
+    mimetypes.knownfiles.clear()
     start = Start(config, read, db)
     if workers == 1:
         sys.exit(_run(start))
@@ -105,12 +109,8 @@ class Start:
 
 
 def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
-    import mimetypes
-
     from relay.heap import share
 
-    # aiohttp asks for the types of files, and the system's lists of them take a third of a megabyte.
-    mimetypes.knownfiles.clear()
     # Before there is a second thread.
     share()
     level = start.config.settings.server.log_level

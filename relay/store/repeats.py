@@ -31,8 +31,10 @@ UNSEALED = b"{"
 """Begins an answer that was stored before they were sealed."""
 
 FIND = "SELECT digest, answer, at FROM repeats WHERE key_id = ? AND name = ? AND at > ?"
+# The digest is sealed with the answer. A key may have been revoked since: then nothing is kept for it any more.
 STORE = (
-    "INSERT INTO repeats (key_id, name, digest, at, answer) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO repeats (key_id, name, digest, at, answer)"
+    " SELECT ?1, ?2, x'', ?3, ?4 WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1 AND revoked_at IS NULL)"
     " ON CONFLICT (key_id, name) DO UPDATE SET digest = excluded.digest, at = excluded.at, answer = excluded.answer"
 )
 EXPIRE = "DELETE FROM repeats WHERE at <= ?"
@@ -81,7 +83,7 @@ class Repeats:
         async def work(connection: aiosqlite.Connection) -> None:
             steps: list[tuple[str, tuple[object, ...]]] = [
                 (EXPIRE, (now - KEPT,)),
-                (STORE, (key.id, name, b"", now, sealed)),
+                (STORE, (key.id, name, now, sealed)),
             ]
             if shrink:
                 steps.append((SHRINK, (BYTES, ROWS)))

@@ -23,11 +23,6 @@ class Seals:
         self._known: OrderedDict[int, tuple[object, Seal]] = OrderedDict()
         self._kind: type[Seal] | None = None
 
-    @property
-    def loaded(self) -> bool:
-        """Whether anything was sealed or opened so far."""
-        return self._kind is not None
-
     async def of(self, key: Key) -> Seal | None:
         """What seals for this key; None if it came without its secret. Raises ImportError if nothing can be sealed."""
         if key.secret is None:

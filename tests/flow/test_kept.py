@@ -141,4 +141,4 @@ async def test_a_call_without_tools_and_without_a_name_of_another_asks_nothing_o
         async with relay.chat(**body) as response:
             assert response.status == 200
     assert kept._task is None
-    assert not kept._seals.loaded
+    assert kept._seals._kind is None

@@ -217,8 +217,13 @@ async def test_what_is_kept_goes_with_its_key(start: Start, upstream: FakeUpstre
     (key,) = await relay.relay.store.keys.all()
     await ask(relay, "one")
     await kept(relay)
-    await relay.relay.store.keys.revoke(key.name)
-    assert await relay.relay.store.database.reader.fetch("SELECT count(*) FROM repeats") == [(0,)]
+    store = relay.relay.store
+    with_secret = next(key for key, _ in store.ring._hits.values())
+    await store.keys.revoke(key.name)
+    assert await store.database.reader.fetch("SELECT count(*) FROM repeats") == [(0,)]
+    # What was still under way then is not kept either.
+    await store.repeats.store(with_secret, "late", b"d" * 32, b"{}", int(relay.relay.wall() * 1000))
+    assert await store.database.reader.fetch("SELECT count(*) FROM repeats") == [(0,)]
 
 
 @pytest.mark.promise("L-17")
