@@ -10,7 +10,9 @@ __all__ = ["body"]
 
 TOOLS, STEPS = 18, 20
 LINE = "The function reads each line of the file and returns what it found, or nothing where the line is empty.\n"
-RULES, TASK, RESULT = LINE * 120, LINE * 4, LINE * 15
+RULES, TASK = LINE * 120, LINE * 4
+RESULT = f"{LINE * 15}\x1b[32mpassed\x1b[0m\n"
+"""As programs print it for a terminal."""
 ABOUT = LINE * 8
 SCHEMA: Mapping[str, Any] = {
     "type": "object",

@@ -9,6 +9,7 @@
 #define DEEPEST 64 /* levels that are told apart; a body with more is not for here */
 #define BLOCK 64   /* bytes that are looked at together */
 #define BEGINNING 64 /* bytes of a string by which words are told from what is none */
+#define NUMBERED 6   /* bytes of an escape that gives a character's number */
 
 typedef struct {
     const char *begin, *end; /* begin is NULL: there is none */
@@ -20,10 +21,11 @@ typedef struct {
 } level;
 
 typedef struct {
-    const char *end;    /* the quote that ends it; NULL: there is none */
-    Py_ssize_t escapes; /* of one character each */
-    Py_ssize_t more;    /* bytes beside the first one of its characters */
-    int odd;            /* has what is not read here: escapes by number, or what must not be in a string */
+    const char *end;   /* the quote that ends it; NULL: there is none */
+    Py_ssize_t beside; /* its bytes beside one for each of its characters */
+    Py_ssize_t more;   /* the same of it in UTF-8, with nothing escaped */
+    int escaped;       /* has escapes */
+    int odd;           /* has what no string may have */
 } text;
 
 /* How many bytes a character takes that begins here and is not ASCII; 0 if it is not UTF-8. */
@@ -94,25 +96,77 @@ mark(const unsigned char *at, const unsigned char *end)
     return at;
 }
 
+/* The number in an escape that begins here, of four digits; below 0 if there is none. */
+static int
+number_at(const unsigned char *at, const unsigned char *end)
+{
+    int number = 0, place;
+
+    if (end - at < NUMBERED || at[0] != '\\' || at[1] != 'u')
+        return -1;
+    for (place = 2; place < NUMBERED; place++) {
+        int digit = at[place];
+
+        if (digit >= '0' && digit <= '9')
+            digit -= '0';
+        else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
+            digit = (digit | 0x20) - 'a' + 10;
+        else
+            return -1;
+        number = number * 16 + digit;
+    }
+    return number;
+}
+
+/* An escape begins here. How many bytes it takes: at least two, which must be there. */
+static int
+escape(const unsigned char *at, const unsigned char *end, text *found)
+{
+    int number, size = 2, more = 0;
+
+    found->escaped = 1;
+    switch (at[1]) {
+    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
+        break;
+    case 'u':
+        number = number_at(at, end);
+        if (number >= 0)
+            size = NUMBERED;
+        if (number >= 0xD800 && number < 0xE000) {
+            int other = number_at(at + size, end);
+
+            /* Half a character, which is none without the other half. */
+            if (number >= 0xDC00 || other < 0xDC00 || other >= 0xE000)
+                number = -1;
+            else
+                size += NUMBERED;
+            more = 3;
+        }
+        else
+            more = (number >= 0x80) + (number >= 0x800);
+        if (number >= 0)
+            break;
+        /* fall through */
+    default:
+        found->odd = 1;
+    }
+    found->more += more;
+    found->beside += size - 1;
+    return size;
+}
+
 /* A string whose first byte is here, up to its end. */
 static text
 text_at(const char *begin, const char *end)
 {
     const unsigned char *at = (const unsigned char *)begin, *last = (const unsigned char *)end;
-    text found = {NULL, 0, 0, 0};
+    text found = {NULL, 0, 0, 0, 0};
 
     while ((at = mark(at, last)) < last && *at != '"') {
         if (*at == '\\') {
             if (last - at < 2)
                 return found;
-            switch (at[1]) {
-            case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
-                break;
-            default:
-                found.odd = 1;
-            }
-            found.escapes++;
-            at += 2;
+            at += escape(at, last, &found);
         }
         else if (*at < 0x20) {
             found.odd = 1;
@@ -125,6 +179,7 @@ text_at(const char *begin, const char *end)
                 found.odd |= size == 0;
                 size += size == 0;
                 found.more += size - 1;
+                found.beside += size - 1;
                 at += size;
             }
     }
@@ -150,7 +205,7 @@ among(span key, PyObject *names)
 static Py_ssize_t
 tokens_of(const char *begin, text found)
 {
-    Py_ssize_t length = found.end - begin - found.more - found.escapes;
+    Py_ssize_t length = found.end - begin - found.beside;
     double wide = (double)found.more / 2;
 
     if (!found.more)
@@ -295,7 +350,7 @@ cut(search *wanted, const char *begin, const char *end, char *out)
             while (next < end && blank(*next))
                 next++;
             if (next < end && *next == ':') {
-                if (found.escapes)
+                if (found.escaped)
                     return -1; /* A key that may be spelled otherwise. */
                 levels[depth].key.begin = place;
                 levels[depth].key.end = found.end;

@@ -27,7 +27,8 @@ def test_every_pair_is_asked_in_words_that_its_dialect_reads() -> None:
         assert request.sampling.max_tokens == 400
         if phase.agent:
             assert head.outline is not None
-            assert (len(request.tools), len(phase.body()) // 1000) in {(18, 84), (18, 85), (18, 86)}
+            assert len(request.tools) == 18
+            assert 84_000 < len(phase.body()) < 88_000
             assert len([call for message in request.messages for call in message.parts if type(call) is ToolCall]) == 20
             continue
         assert [message.role for message in request.messages] == ["system", "user"]
