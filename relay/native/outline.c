@@ -350,8 +350,8 @@ cut(search *wanted, const char *begin, const char *end, char *out)
             while (next < end && blank(*next))
                 next++;
             if (next < end && *next == ':') {
-                if (found.escaped)
-                    return -1; /* A key that may be spelled otherwise. */
+                if (found.escaped && depth == 1)
+                    return -1; /* It may be one of those that count, spelled otherwise. */
                 levels[depth].key.begin = place;
                 levels[depth].key.end = found.end;
                 place = next + 1;

@@ -76,7 +76,7 @@ def is_label(text: str) -> bool:
 
 LETTERS = st.text(st.sampled_from('ab ,:{}[]"\\/\n\t\x1féß€漢😀'), max_size=40)
 TEXT = st.one_of(LETTERS, st.just("label:x"), st.builds(lambda text, times: text * times, LETTERS, st.integers(1, 60)))
-KEYS = st.sampled_from(["content", "text", "url", "type", "model", "messages", "x", "system"])
+KEYS = st.sampled_from(["content", "text", "url", "type", "model", "messages", "größe", "system"])
 VALUES = st.recursive(
     st.one_of(TEXT, st.integers(), st.booleans(), st.none()),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),
