@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from relay.body import read_object
+from relay.body import check_bounds, read_object
 from relay.errors import RelayError, Unsupported
 from relay.events import StreamEncoder
 from relay.family import Model, Target
@@ -111,6 +111,11 @@ class Head:
         """Whether a string of the body may begin with the only label that its outline looks for: `label`, quoted."""
         found = None if self.outline is None else self.outline.labelled
         return label in self.raw if found is None else found
+
+    def check_bounds(self, names: Set[str]) -> None:
+        """Refuse a body that says two things of what the call may cost, as `relay.body.check_bounds` does."""
+        keyed = None if self.outline is None else self.outline.keyed
+        check_bounds(*((self.raw, self.data) if keyed is None else keyed), names)
 
     def with_body(self, raw: bytes, data: dict[str, Any]) -> Head:
         """The same request with another body."""

@@ -12,7 +12,7 @@ which anything is unusual is read whole, so that whatever is wrong with one is s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -62,6 +62,8 @@ class Outline(NamedTuple):
     """The list, if it is one to be remembered, as this program would write it: the same object for the same list."""
     labelled: bool | None = None
     """Whether a string begins with one of the labels; None: nobody looked."""
+    keyed: tuple[bytes, Mapping[str, Any]] | None = None
+    """What has each key of the body, as often as that has it: bytes, and what was read of them. None: only the body."""
 
 
 _new = tuple.__new__
@@ -72,6 +74,8 @@ class Read(NamedTuple):
 
     value: list[Any]
     written: bytes
+    alike: bool
+    """Whether it came just as this program writes it: then it has no key twice."""
 
 
 class Known:
@@ -96,7 +100,8 @@ class Known:
 
     def learn(self, raw: bytes, value: list[Any]) -> Read:
         """A new one."""
-        read = Read(value, orjson.dumps(value))
+        written = orjson.dumps(value)
+        read = Read(value, written, written == raw)
         if len(raw) <= self._most_bytes:
             self.lists = raw, *self.lists
             self._read.insert(0, read)
@@ -119,7 +124,7 @@ def read_outline(raw: bytes, texts: Texts, known: Known, *, named: bool = True) 
                 # What is wrong, and where, is to be said of the whole.
                 pass
     # As `Outline(...)`, which is a Python function.
-    return _new(Outline, (read_body(raw) if named else read_object(raw), 0, None, None, None))
+    return _new(Outline, (read_body(raw) if named else read_object(raw), 0, None, None, None, None))
 
 
 def _read(
@@ -141,11 +146,15 @@ def _read(
         # That there is only one was seen on the way.
         check_names(data)
     listed = None
+    keyed: tuple[bytes, Mapping[str, Any]] | None = short, data
     if number >= 0:
-        data[texts.lists[0].decode()], listed = known.take(number)
+        name = texts.lists[0].decode()
+        value, listed, alike = known.take(number)
+        keyed = (short, data) if alike else None
+        data = {**data, name: value}
     elif last - first >= LEAST:
         listed = known.learn(raw[first:last], data[texts.lists[0].decode()]).written
-    return Outline(data, tokens, (begin, end), listed, labelled)
+    return Outline(data, tokens, (begin, end), listed, labelled, keyed)
 
 
 _outline: Callable[..., tuple[bytes, int, int, int, int, int, int, bool] | None] | None

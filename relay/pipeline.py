@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from relay.attempt import Attempt
-from relay.body import check_bounds
 from relay.budget import WINDOWS, Budget, NotOpen, dearest
 from relay.call import Call
 from relay.counting import count_tokens
@@ -210,7 +209,7 @@ class Pipeline:
         scopes, budget = claims.scopes, claims.budget
         account, amount = None, 0
         if budget:
-            check_bounds(head.raw, head.data, dialect.bounds)
+            head.check_bounds(dialect.bounds)
             amount = self._dearest(call.key, model, head)
             account = relay.ledger.check(call.key.id, budget, amount, call.at)
         try:

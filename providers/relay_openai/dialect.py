@@ -67,7 +67,7 @@ class OpenAIChat(Dialect):
         """Read what the core needs. No header passes: those of this format name the caller's own account."""
         told = read_outline(raw, TEXTS, self._known)
         # A plain tuple is taken apart in a fraction of the time.
-        data, texts, _, listed, _ = told[:]
+        data, texts, _, listed, _, _ = told[:]
         model = read_model(data)
         read_messages(data)
         stream = read_stream(data)

@@ -36,6 +36,11 @@ def with_last(way: Way, key: str, value: Any) -> bytes:
     return json.dumps(way.body).encode()[:-1] + b',"%b":%b}' % (key.encode(), json.dumps(value).encode())
 
 
+def longer(raw: bytes) -> bytes:
+    """The same with a prompt that is left out when the body is read."""
+    return raw.replace(b'"Hi"', b'"%b"' % (b"Hi " * 4000)).replace(b"hello", b"hello " * 2000)
+
+
 MODELS = ("model", "Model", "MODEL", "mOdEl", "\\u006dodel", "\\u004dodel", "mode\\u006c")
 """The key as some upstreams read it too."""
 
@@ -51,7 +56,7 @@ async def test_no_second_model_in_any_spelling_gets_past_the_one_that_is_allowed
         for key in MODELS:
             for raw in (with_first(way, key, "dear"), with_last(way, key, "dear")):
                 long = raw.replace(b"{", b'{"x": "%b",' % (b"x" * 5000), 1)
-                for body in (raw, raw.replace(b'"dear"', b' "dear" '), long):
+                for body in (raw, raw.replace(b'"dear"', b' "dear" '), long, longer(raw)):
                     said = await send(relay, way.path, body)
                     assert said.status in (400, 403), (str(way), body[:120], said)
     assert upstream.seen == []
@@ -82,13 +87,24 @@ async def test_nothing_that_bounds_a_budget_can_be_said_twice(start: Start, upst
     for way in ways(relay.relay.plugins, "generate"):
         for name, other in others(way, relay.relay.plugins.dialects[way.dialect].bounds):
             tried += 1
-            said = await send(relay, way.path, with_first(way, name, other))
-            assert said.status == 400, (str(way), name, said)
+            raw = with_first(way, name, other)
+            for body in (raw, longer(raw)):
+                said = await send(relay, way.path, body)
+                assert said.status == 400, (str(way), name, said)
     assert tried > 50
     assert upstream.seen == []
     assert relay.relay.ledger.held() == 0
     nested = b'{"model":"m","messages":[{"role":"user","role":"user","content":"Hi"}]}'
-    assert (await send(relay, "/v1/chat/completions", nested)).status == 400
+    # Long enough to be known when they come again.
+    tool = b'{"type":"function","function":{"name":"f","description":"%b"%b}}'
+    tools = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"tools":[%b]}'
+    twin = tools % (tool % (b"Does. " * 100, b',"name":"f"'))
+    for body in (nested, longer(nested), twin, longer(twin), longer(twin)):
+        assert (await send(relay, "/v1/chat/completions", body)).status == 400
+    good = longer(tools % (tool % (b"Does. " * 100, b"")))
+    for body in (good, good, good.replace(b":", b" : "), good.replace(b":", b" : ")):
+        assert (await send(relay, "/v1/chat/completions", body)).status == 200
+    assert len(upstream.seen) == 4
     deep = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
     assert (await send(relay, "/v1/chat/completions", deep)).status == 400
 

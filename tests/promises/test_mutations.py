@@ -108,7 +108,7 @@ GUARDS: Mapping[str, Guard] = {
     ),
     "bounds that are said twice": Guard(
         "pipeline:Pipeline._reserve",
-        "check_bounds(head.raw, head.data, dialect.bounds)",
+        "head.check_bounds(dialect.bounds)",
         "pass",
         "promises/test_doubt.py::test_nothing_that_bounds_a_budget_can_be_said_twice",
     ),
