@@ -1,13 +1,15 @@
-"""A long body without what the relay need not read of it: long texts, and lists that it has read before.
+"""A long body without what the relay need not read of it: texts, turns that hold nothing else, and lists that it knows.
 
 To read a body, a parser makes objects of it, which takes as long as all else that is done for a call. So texts are left
 out first, and what is left is read: it has every field, and all that the core asks of a request. What the texts
-themselves are asked for is how many tokens they are, and that is counted on the way. The definitions of tools, which
-agents send with every turn, byte by byte the same, are compared with those that came last, and not read again.
+themselves are asked for is how many tokens they are, and that is counted on the way. Of a long conversation most turns
+are plain: they have a few fields that are known, with text in them. Those are left out whole. The definitions of tools,
+which agents send with every turn, byte by byte the same, are compared with those that came last, and not read again.
 Whoever wants all of it gets the whole body, read then (`relay.dialect.Head.data`).
 
-This is done in C (`relay/native/outline.c`) or not at all: in Python it would take longer than the parser. A body of
-which anything is unusual is read whole, so that whatever is wrong with one is said of the body that the caller sent.
+This is done in C (`relay/native/outline.c`, `plain.c`) or not at all: in Python it would take longer than the parser. A
+body of which anything is unusual is read whole, so that whatever is wrong with one is said of the body that the caller
+sent.
 """
 
 from __future__ import annotations
@@ -20,7 +22,20 @@ import orjson
 from relay.body import check_names, read_body, read_object
 from relay.errors import BadParameter
 
-__all__ = ["COMPILED", "Known", "Outline", "Texts", "read_outline"]
+__all__ = [
+    "COMPILED",
+    "DATA",
+    "MANY",
+    "ONE",
+    "REST",
+    "TEXT",
+    "WORD",
+    "Field",
+    "Known",
+    "Outline",
+    "Texts",
+    "read_outline",
+]
 
 LONG = 8192
 """Bytes of a body that is worth it."""
@@ -31,6 +46,32 @@ LEAST = 512
 """Bytes of a list that is remembered."""
 MOST, MOST_BYTES = 64, 1024 * 1024
 """Lists that are remembered, and their bytes. What was read of them takes some ten times as much."""
+
+
+# Forms of what is plain, for `Field.forms`; null is each of them.
+TEXT = 1
+"""A string that counts as text."""
+WORD = 2
+"""A string, a number, true or false, which counts nothing; one of `inner`, if there are any."""
+MANY = 4
+"""A list of objects with the fields `inner`."""
+ONE = 8
+"""One such object."""
+DATA = 16
+"""An object without the keys `inner`, which counts a quarter of the bytes in which this program would write it."""
+REST = 32
+"""Anything, for nothing."""
+
+
+class Field(NamedTuple):
+    """What an object may have that is plain: nothing but text, so that no more need be known of it than its tokens."""
+
+    name: bytes
+    forms: int
+    """Those that it may take, of one object or value each: a sum, as `TEXT | MANY`."""
+    inner: tuple[Field, ...] | tuple[bytes, ...] = ()
+    tokens: int = 0
+    """What an object counts beside what is in it."""
 
 
 class Texts(NamedTuple):
@@ -46,16 +87,20 @@ class Texts(NamedTuple):
     """The field of the outermost object that is a list, and the same in many bodies. There is at most one."""
     labels: tuple[bytes, ...] = ()
     """Beginnings of strings that are looked for, wherever they are."""
+    items: tuple[bytes, ...] = ()
+    """Fields of the outermost object that are lists, of which an object becomes an empty one if it has"""
+    plain: tuple[Field, ...] = ()
+    """only such fields."""
 
 
 class Outline(NamedTuple):
     """What was read of a body."""
 
     data: dict[str, Any]
-    """The body, with empty strings where texts were left out. A list that was not read again is shared with others who
-    sent the same, and must stay as it is."""
+    """The body, with empty strings where texts were left out, and empty objects where plain ones were. A list that was
+    not read again is shared with others who sent the same, and must stay as it is."""
     tokens: int = 0
-    """Tokens of the texts that were left out, estimated as `relay.kit.estimate_tokens` does."""
+    """Tokens of all that was left out, estimated as `relay.kit.estimate_tokens` does."""
     spot: tuple[int, int] | None = None
     """Where the model's name stands in the body, quotes and all; None: nobody looked, and nothing was left out."""
     listed: bytes | None = None
@@ -63,7 +108,7 @@ class Outline(NamedTuple):
     labelled: bool | None = None
     """Whether a string begins with one of the labels; None: nobody looked."""
     keyed: tuple[bytes, Mapping[str, Any]] | None = None
-    """What has each key of the body, as often as that has it: bytes, and what was read of them. None: only the body."""
+    """Bytes, and what was read of them, that have a key twice in an object if the body has one. None: the body itself."""
 
 
 _new = tuple.__new__

@@ -10,7 +10,7 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import fault, header, integer, items, obj
 from relay.kit import estimate_tokens
-from relay.outline import Texts
+from relay.outline import DATA, MANY, REST, TEXT, WORD, Field, Texts
 from relay_anthropic.caller import MAX_OUTPUT
 from relay_anthropic.endpoint import VERSIONING
 from relay_anthropic.wire import LABEL
@@ -19,16 +19,27 @@ __all__ = ["TEXTS", "caller_headers", "check_messages", "estimate_input", "has_d
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1500, "document": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
+_MESSAGE_TOKENS = 4
+"""What a message costs beside its text."""
+_RESULT = Field(b"type", WORD, (b"text",)), Field(b"text", TEXT), Field(b"cache_control", REST)
+_BLOCK = (
+    Field(b"type", WORD, (b"text", b"thinking", b"tool_use", b"server_tool_use", b"tool_result")),
+    *(Field(name, TEXT) for name in (b"text", b"thinking")),
+    *(Field(name, WORD) for name in (b"signature", b"id", b"name", b"tool_use_id", b"is_error")),
+    Field(b"input", DATA, (), _MESSAGE_TOKENS),
+    Field(b"content", TEXT | MANY, _RESULT),
+    Field(b"cache_control", REST),
+)
 TEXTS = Texts(
     (b"messages", b"system"),
     (b"content", b"text", b"thinking", b"system"),
     (b"signature", b"data"),
     (b"tools",),
     (LABEL.encode(),),
+    (b"messages",),
+    (Field(b"role", WORD), Field(b"content", TEXT | MANY, _BLOCK)),
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
-_MESSAGE_TOKENS = 4
-"""What a message costs beside its text."""
 
 
 def read_limit(data: Mapping[str, Any]) -> int:
@@ -69,9 +80,11 @@ def caller_headers(headers: Mapping[str, str]) -> dict[str, str]:
 def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
     """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
     are `tools` if somebody has written them already."""
-    total = _content(data.get("system"))
-    for message in data["messages"]:
-        total += _MESSAGE_TOKENS + _content(message.get("content"))
+    messages = data["messages"]
+    total = _content(data.get("system")) + _MESSAGE_TOKENS * len(messages)
+    for message in messages:
+        if message:
+            total += _content(message.get("content"))
     if data.get("tools"):
         total += len(orjson.dumps(data["tools"]) if tools is None else tools) // 4
     config = data.get("output_config")

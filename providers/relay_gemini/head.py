@@ -10,7 +10,7 @@ import orjson
 from relay.errors import BadParameter
 from relay.fields import items, obj
 from relay.kit import estimate_tokens
-from relay.outline import Texts
+from relay.outline import DATA, MANY, TEXT, WORD, Field, Texts
 from relay_gemini.foreign import LABEL
 from relay_gemini.names import message, several, whole
 
@@ -18,17 +18,26 @@ __all__ = ["TEXTS", "check_contents", "estimate_contents", "estimate_input", "ha
 
 _MEDIA_TOKENS: Mapping[str, int] = {"image": 1100, "audio": 1000, "video": 3000}
 """Tokens that media count for in an estimate: the usual size of each. Its data says nothing about its tokens."""
+_DOCUMENT_TOKENS = 2000
+_TURN_TOKENS = 4
+"""What a turn costs beside its text."""
+_PART = (
+    Field(b"text", TEXT),
+    *(Field(name, WORD) for name in (b"thought", b"thoughtSignature", b"thought_signature")),
+    *(Field(name, DATA, (), _TURN_TOKENS) for name in (b"functionCall", b"function_call")),
+    # What else answers hold is no text.
+    *(Field(name, DATA, (b"parts",), _TURN_TOKENS) for name in (b"functionResponse", b"function_response")),
+)
 TEXTS = Texts(
     (b"contents", b"systemInstruction", b"system_instruction"),
     (b"text",),
     (b"data", b"thoughtSignature", b"thought_signature"),
     (b"tools",),
     (LABEL.encode(),),
+    (b"contents",),
+    (Field(b"role", WORD), Field(b"parts", MANY, _PART)),
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
-_DOCUMENT_TOKENS = 2000
-_TURN_TOKENS = 4
-"""What a turn costs beside its text."""
 
 
 def check_contents(fields: Mapping[str, Any]) -> None:
@@ -88,7 +97,8 @@ def estimate_contents(contents: Iterable[Any]) -> int:
     """Tokens of contents alone, roughly."""
     total = 0
     for content in contents:
-        total += _content(content)
+        if content:
+            total += _content(content)
     return total
 
 

@@ -11,7 +11,7 @@ from relay.body import read_body, read_model, read_stream
 from relay.errors import BadParameter
 from relay.fields import fault, integer, items, obj
 from relay.kit import estimate_tokens
-from relay.outline import Texts
+from relay.outline import MANY, ONE, REST, TEXT, WORD, Field, Texts
 from relay_openai.request import MAX_CHOICES, MAX_OUTPUT
 
 __all__ = ["TEXTS", "estimate_input", "max_output", "read_body", "read_choices", "read_model", "read_stream"]
@@ -25,17 +25,33 @@ _MEDIA_TOKENS: Mapping[str, int] = {
 }
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
+_MESSAGE_TOKENS = 4
+"""What a message costs beside its text."""
+_PART = Field(b"type", WORD, (b"text",)), Field(b"text", TEXT), Field(b"cache_control", REST)
+_FUNCTION = Field(b"name", WORD), Field(b"arguments", TEXT)
+_CALL = (
+    *(Field(name, WORD) for name in (b"id", b"type", b"index")),
+    Field(b"function", ONE, _FUNCTION, _MESSAGE_TOKENS),
+)
+_MESSAGE = (
+    *(Field(name, WORD) for name in (b"role", b"tool_call_id", b"name")),
+    Field(b"content", TEXT | MANY, _PART),
+    Field(b"reasoning_content", TEXT),
+    Field(b"refusal", TEXT),
+    Field(b"tool_calls", MANY, _CALL),
+    Field(b"cache_control", REST),
+)
 TEXTS = Texts(
     (b"messages",),
     (b"content", b"text", b"reasoning_content", b"refusal"),
     (b"url", b"data", b"file_data"),
     (b"tools",),
+    items=(b"messages",),
+    plain=_MESSAGE,
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and the data of media."""
 _DEFINED = frozenset(("tools", "functions", "response_format"))
 """What is part of the prompt without being a message."""
-_MESSAGE_TOKENS = 4
-"""What a message costs beside its text."""
 
 
 def read_choices(data: Mapping[str, Any]) -> int:
@@ -84,14 +100,18 @@ def read_definitions(data: Mapping[str, Any], name: str) -> list[Any]:
 def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
     """Tokens of the prompt, roughly: its text, a flat number for each piece of media, and the tools' definitions, which
     are `tools` if somebody has written them already."""
-    total = 0
-    for message in data["messages"]:
+    messages = data["messages"]
+    total = _MESSAGE_TOKENS * len(messages)
+    for message in messages:
+        if not message:
+            # It was counted when it was left out.
+            continue
         content = message.get("content")
         if type(content) is str and (len(message) == 2 or message.get("role") == "tool"):
             # Nothing but a text, as most messages are.
-            total += _MESSAGE_TOKENS + estimate_tokens(content)
+            total += estimate_tokens(content)
             continue
-        total += _MESSAGE_TOKENS + _content(content)
+        total += _content(content)
         for name in ("reasoning_content", "refusal"):
             text = message.get(name)
             if isinstance(text, str):

@@ -4,220 +4,15 @@
  * the inside of the texts that are left out: all else stays as it is, for a real parser to read.
  */
 #include "module.h"
-#include "eight.h"
+#include "plain.h"
 
-#define DEEPEST 64 /* levels that are told apart; a body with more is not for here */
-#define BLOCK 64   /* bytes that are looked at together */
+#define DEEPEST 64   /* levels that are told apart; a body with more is not for here */
 #define BEGINNING 64 /* bytes of a string by which words are told from what is none */
-#define NUMBERED 6   /* bytes of an escape that gives a character's number */
-
-typedef struct {
-    const char *begin, *end; /* begin is NULL: there is none */
-} span;
 
 typedef struct {
     span key; /* the one whose value comes */
     int object;
 } level;
-
-typedef struct {
-    const char *end;   /* the quote that ends it; NULL: there is none */
-    Py_ssize_t beside; /* its bytes beside one for each of its characters */
-    Py_ssize_t more;   /* the same of it in UTF-8, with nothing escaped */
-    int escaped;       /* has escapes */
-    int odd;           /* has what no string may have */
-} text;
-
-/* How many bytes a character takes that begins here and is not ASCII; 0 if it is not UTF-8. */
-static int
-width(const unsigned char *at, const unsigned char *end)
-{
-    int size = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2, more;
-
-    if (*at < 0xC2 || *at > 0xF4 || end - at < size)
-        return 0;
-    for (more = 1; more < size; more++)
-        if ((at[more] & 0xC0) != 0x80)
-            return 0;
-    if ((*at == 0xE0 && at[1] < 0xA0) || (*at == 0xED && at[1] > 0x9F) || (*at == 0xF0 && at[1] < 0x90)
-        || (*at == 0xF4 && at[1] > 0x8F))
-        return 0;
-    return size;
-}
-
-/* Bytes that are compared at once. Above 0x7F they are below 0. */
-typedef signed char wide __attribute__((vector_size(16)));
-
-/* How many bytes begin here that a string may hold as they are, all of one byte each. */
-static Py_ssize_t
-run_of(const unsigned char *begin, const unsigned char *end)
-{
-    const wide none = {0}, space = none + 0x20, quote = none + '"', escape = none + '\\';
-    const unsigned char *at = begin;
-
-    for (; end - at >= BLOCK; at += BLOCK) {
-        wide marks = none, some;
-        uint64_t halves[2];
-        size_t place;
-
-        for (place = 0; place < BLOCK; place += sizeof some) {
-            memcpy(&some, at + place, sizeof some);
-            marks |= (some < space) | (some == quote) | (some == escape);
-        }
-        memcpy(halves, &marks, sizeof halves);
-        if (halves[0] | halves[1])
-            break;
-    }
-    return at - begin;
-}
-
-/* Where the first byte is that a string may not hold as it is. */
-static const unsigned char *
-mark(const unsigned char *at, const unsigned char *end)
-{
-    int steps = 0;
-
-    while (IN_ORDER && end - at >= 8) {
-        uint64_t eight, marks;
-
-        memcpy(&eight, at, 8);
-        marks = (eight | zeros(eight ^ ONES * '"') | zeros(eight ^ ONES * '\\') | ((eight - ONES * 0x20) & ~eight)) & ONES << 7;
-        if (marks)
-            return at + first(marks);
-        at += 8;
-        if (++steps == 4) {
-            /* Far between: look at more of them together. */
-            at += run_of(at, end);
-            steps = 0;
-        }
-    }
-    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
-        at++;
-    return at;
-}
-
-/* The number in an escape that begins here, of four digits; below 0 if there is none. */
-static int
-number_at(const unsigned char *at, const unsigned char *end)
-{
-    int number = 0, place;
-
-    if (end - at < NUMBERED || at[0] != '\\' || at[1] != 'u')
-        return -1;
-    for (place = 2; place < NUMBERED; place++) {
-        int digit = at[place];
-
-        if (digit >= '0' && digit <= '9')
-            digit -= '0';
-        else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
-            digit = (digit | 0x20) - 'a' + 10;
-        else
-            return -1;
-        number = number * 16 + digit;
-    }
-    return number;
-}
-
-/* An escape begins here. How many bytes it takes: at least two, which must be there. */
-static int
-escape(const unsigned char *at, const unsigned char *end, text *found)
-{
-    int number, size = 2, more = 0;
-
-    found->escaped = 1;
-    switch (at[1]) {
-    case '"': case '\\': case '/': case 'b': case 'f': case 'n': case 'r': case 't':
-        break;
-    case 'u':
-        number = number_at(at, end);
-        if (number >= 0)
-            size = NUMBERED;
-        if (number >= 0xD800 && number < 0xE000) {
-            int other = number_at(at + size, end);
-
-            /* Half a character, which is none without the other half. */
-            if (number >= 0xDC00 || other < 0xDC00 || other >= 0xE000)
-                number = -1;
-            else
-                size += NUMBERED;
-            more = 3;
-        }
-        else
-            more = (number >= 0x80) + (number >= 0x800);
-        if (number >= 0)
-            break;
-        /* fall through */
-    default:
-        found->odd = 1;
-    }
-    found->more += more;
-    found->beside += size - 1;
-    return size;
-}
-
-/* A string whose first byte is here, up to its end. */
-static text
-text_at(const char *begin, const char *end)
-{
-    const unsigned char *at = (const unsigned char *)begin, *last = (const unsigned char *)end;
-    text found = {NULL, 0, 0, 0, 0};
-
-    while ((at = mark(at, last)) < last && *at != '"') {
-        if (*at == '\\') {
-            if (last - at < 2)
-                return found;
-            at += escape(at, last, &found);
-        }
-        else if (*at < 0x20) {
-            found.odd = 1;
-            at++;
-        }
-        else
-            while (at < last && *at >= 0x80) {
-                int size = width(at, last);
-
-                found.odd |= size == 0;
-                size += size == 0;
-                found.more += size - 1;
-                found.beside += size - 1;
-                at += size;
-            }
-    }
-    if (at < last)
-        found.end = (const char *)at;
-    return found;
-}
-
-static int
-among(span key, PyObject *names)
-{
-    Py_ssize_t place, size = key.end - key.begin;
-
-    for (place = 0; key.begin != NULL && place < PyTuple_GET_SIZE(names); place++) {
-        PyObject *name = PyTuple_GET_ITEM(names, place);
-        if (PyBytes_GET_SIZE(name) == size && memcmp(PyBytes_AS_STRING(name), key.begin, (size_t)size) == 0)
-            return 1;
-    }
-    return 0;
-}
-
-/* As relay.kit.estimate_tokens. */
-static Py_ssize_t
-tokens_of(const char *begin, text found)
-{
-    Py_ssize_t length = found.end - begin - found.beside;
-    double wide = (double)found.more / 2;
-
-    if (!found.more)
-        return (length + 3) / 4;
-    return (Py_ssize_t)(0.72 * wide + ((double)length - wide) / 4) + 1;
-}
-
-static int
-blank(char byte)
-{
-    return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
-}
 
 /* Whether a string begins like a text: with blanks in it, or letters beyond ASCII. Neither base64 nor addresses do. */
 static int
@@ -234,7 +29,8 @@ wordy(const char *begin, const char *end)
 }
 
 typedef struct {
-    PyObject *fields, *texts, *bulk, *lists, *labels; /* relay.outline.Texts */
+    PyObject *fields, *texts, *bulk, *lists, *labels, *items; /* relay.outline.Texts, */
+    plan plain;                                               /* and the last of it */
     PyObject *spot, *known;
     Py_ssize_t longest;
     /* What was found: */
@@ -259,19 +55,6 @@ known_at(PyObject *known, const char *begin, const char *end)
             return place;
     }
     return -1;
-}
-
-static int
-begins_with(const char *begin, const char *end, PyObject *labels)
-{
-    Py_ssize_t place;
-
-    for (place = 0; place < PyTuple_GET_SIZE(labels); place++) {
-        PyObject *label = PyTuple_GET_ITEM(labels, place);
-        if (PyBytes_GET_SIZE(label) <= end - begin && memcmp(PyBytes_AS_STRING(label), begin, (size_t)PyBytes_GET_SIZE(label)) == 0)
-            return 1;
-    }
-    return 0;
 }
 
 /* Copy what stays of the body up to here, and go on from `next`. */
@@ -310,6 +93,23 @@ outermost(search *wanted, span key, const char *place, const char *end, char **t
     return *copied;
 }
 
+/* An element of one of the `items`, whose first byte is here. Behind it, if nothing is left of it but an empty object; at
+ * its first byte, if not. */
+static const char *
+element(search *wanted, const char *place, const char *end, char **to, const char **copied)
+{
+    Py_ssize_t tokens;
+    int labelled;
+    const char *last = relay_plain(place, end, &wanted->plain, wanted->labels, &tokens, &labelled);
+
+    if (last == NULL)
+        return place;
+    wanted->tokens += tokens;
+    wanted->labelled |= labelled;
+    *to = keep(*to, copied, place + 1, last - 1);
+    return last;
+}
+
 /* Write the body without its long texts. How long it is then; below 0 if it is not for here. */
 static Py_ssize_t
 cut(search *wanted, const char *begin, const char *end, char *out)
@@ -324,6 +124,12 @@ cut(search *wanted, const char *begin, const char *end, char *out)
     while (place < end) {
         switch (*place) {
         case '{':
+            if (depth == 2 && !levels[2].object && among(levels[1].key, wanted->items)
+                && (next = element(wanted, place, end, &to, &copied)) != place) {
+                place = next;
+                break;
+            }
+            /* fall through */
         case '[':
             if (++depth == DEEPEST)
                 return -1;
@@ -413,24 +219,27 @@ static PyObject *
 outline(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     search wanted;
-    PyObject *out, **const tables[] = {&wanted.fields, &wanted.texts, &wanted.bulk, &wanted.lists, &wanted.labels};
-    const size_t many = sizeof tables / sizeof *tables;
+    PyObject *out, **const tables[] = {
+        &wanted.fields, &wanted.texts, &wanted.bulk, &wanted.lists, &wanted.labels, &wanted.items,
+    };
+    const Py_ssize_t many = sizeof tables / sizeof *tables;
     const char *begin;
-    Py_ssize_t size;
-    size_t place;
+    Py_ssize_t size, place;
     int fits;
 
     memset(&wanted, 0, sizeof wanted);
-    fits = count == 5 && PyBytes_Check(args[0]) && PyTuple_Check(args[2]) && PyTuple_GET_SIZE(args[2]) == (Py_ssize_t)many
-        && names(args[3]) && names(args[4]);
+    fits = count == 5 && PyBytes_Check(args[0]) && PyTuple_Check(args[2]) && PyTuple_GET_SIZE(args[2]) == many + 1
+        && PyTuple_Check(PyTuple_GET_ITEM(args[2], many)) && names(args[3]) && names(args[4]);
     for (place = 0; fits && place < many; place++)
         fits = names(*tables[place] = PyTuple_GET_ITEM(args[2], place));
     if (!fits) {
-        PyErr_SetString(PyExc_TypeError, "bytes, a number, five tuples of bytes in one, and two more are needed");
+        PyErr_SetString(PyExc_TypeError, "bytes, a number, Texts, and two tuples of bytes are needed");
         return NULL;
     }
     wanted.longest = PyLong_AsSsize_t(args[1]);
     if (wanted.longest == -1 && PyErr_Occurred())
+        return NULL;
+    if (relay_plan(&wanted.plain, PyTuple_GET_ITEM(args[2], many)) < 0)
         return NULL;
     wanted.spot = args[3];
     wanted.known = args[4];

@@ -18,13 +18,47 @@ from relay import Dialect
 from relay.body import read_body
 from relay.errors import BadParameter
 from relay.kit import estimate_tokens, renamed
-from relay.outline import COMPILED, LEAST, LONG, LONGEST, MODEL, Known, Outline, Texts, read_outline
+from relay.outline import (
+    COMPILED,
+    DATA,
+    LEAST,
+    LONG,
+    LONGEST,
+    MANY,
+    MODEL,
+    ONE,
+    REST,
+    TEXT,
+    WORD,
+    Field,
+    Known,
+    Outline,
+    Texts,
+    read_outline,
+)
 from relay_anthropic.dialect import AnthropicMessages
 from relay_gemini.dialect import GenerateContent
 from relay_openai.dialect import OpenAIChat
 from relay_openai.responses.dialect import OpenAIResponses
 
-TEXTS = Texts((b"messages", b"system"), (b"content", b"text", b"system"), (b"url",), (b"tools",), (b"label:",))
+PART = Field(b"type", WORD, (b"text", b"more")), Field(b"text", TEXT), Field(b"content", TEXT)
+PLAIN = (
+    Field(b"type", WORD),
+    Field(b"text", TEXT),
+    Field(b"content", TEXT | MANY, PART),
+    Field(b"model", ONE, PART, 3),
+    Field(b"url", DATA, (b"system",), 5),
+    Field(b"messages", REST),
+)
+TEXTS = Texts(
+    (b"messages", b"system"),
+    (b"content", b"text", b"system"),
+    (b"url",),
+    (b"tools",),
+    (b"label:",),
+    (b"messages",),
+    PLAIN,
+)
 compiled = pytest.mark.skipif(not COMPILED, reason="the part in C could not be built")
 
 
@@ -62,6 +96,63 @@ def blanked(value: Any, key: str | None, field: str | None, lost: list[str], pla
     return "" if key.encode() in TEXTS.bulk and not wordy(spelled) else value
 
 
+def counted(element: Any, fields: tuple[Any, ...]) -> int | None:
+    """What an object counts for that is plain; None: it is not."""
+    total = 0
+    for name, value in element.items():
+        tokens = None
+        for field in fields:
+            if field.name == name.encode():
+                tokens = value_of(value, field)
+        if tokens is None:
+            return None
+        total += tokens
+    return total
+
+
+def value_of(value: Any, field: Field) -> int | None:
+    found: int | None = 0 if field.forms & REST or value is None else None
+    if isinstance(value, str) and field.forms & TEXT:
+        found = estimate_tokens(value)
+    elif isinstance(value, str) and field.forms & WORD:
+        found = 0 if not field.inner or value.encode() in field.inner else None
+    elif isinstance(value, (bool, int)) and field.forms & WORD and not field.inner:
+        found = 0
+    elif isinstance(value, list) and field.forms & MANY:
+        each = [counted(one, field.inner) if isinstance(one, dict) else None for one in value]
+        found = None if None in each else sum(one or 0 for one in each)
+    elif isinstance(value, dict) and field.forms & ONE:
+        found = counted(value, field.inner)
+        found = None if found is None else found + field.tokens
+    elif isinstance(value, dict) and field.forms & DATA and not {key.encode() for key in value} & {*field.inner}:
+        found = field.tokens + len(orjson.dumps(value)) // 4
+    return found
+
+
+def keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from keys(inner)
+
+
+def without_plain(body: dict[str, Any], plain: bool) -> tuple[dict[str, Any], int]:
+    """The body with empty objects for those elements, and what they count for."""
+    given, total = body.get("messages"), 0
+    if not isinstance(given, list):
+        return body, 0
+    messages: list[Any] = []
+    for element in given:
+        tokens = counted(element, PLAIN) if isinstance(element, dict) else None
+        if tokens is None or (plain and not "".join(keys(element)).isascii()):
+            # A key that is escaped is not compared.
+            messages.append(element)
+        else:
+            messages.append({})
+            total += tokens
+    return {**body, "messages": messages}, total
+
+
 def strings(value: Any) -> Iterator[str]:
     """Those that are no keys."""
     if isinstance(value, str):
@@ -75,15 +166,23 @@ def is_label(text: str) -> bool:
 
 
 LETTERS = st.text(st.sampled_from('ab ,:{}[]"\\/\n\t\x1féß€漢😀'), max_size=40)
-TEXT = st.one_of(LETTERS, st.just("label:x"), st.builds(lambda text, times: text * times, LETTERS, st.integers(1, 60)))
-KEYS = st.sampled_from(["content", "text", "url", "type", "model", "messages", "größe", "system"])
-VALUES = st.recursive(
-    st.one_of(TEXT, st.integers(), st.booleans(), st.none()),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),
-    max_leaves=12,
+STRING = st.one_of(
+    LETTERS, st.just("label:x"), st.builds(lambda text, times: text * times, LETTERS, st.integers(1, 60))
 )
+KEYS = st.sampled_from(["content", "text", "url", "type", "model", "messages", "größe", "system"])
+
+
+def values(keys: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        st.one_of(STRING, st.integers(-(2**63), 2**64 - 1), st.booleans(), st.none()),
+        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)),
+        max_leaves=12,
+    )
+
+
+VALUES = values(KEYS)
 BODIES = st.fixed_dictionaries(
-    {}, optional={"model": TEXT, "messages": VALUES, "system": VALUES, "tools": VALUES, "x": VALUES}
+    {}, optional={"model": STRING, "messages": VALUES, "system": VALUES, "tools": VALUES, "x": VALUES}
 )
 SPACES = st.sampled_from([(",", ":"), (", ", ": "), (",\n\t ", "\r : ")])
 
@@ -103,7 +202,8 @@ SPACES = st.sampled_from([(",", ":"), (", ", ": "), (",\n\t ", "\r : ")])
 def test_what_is_left_is_the_body_without_the_texts(body: dict[str, Any], spaces: tuple[str, str], plain: bool) -> None:
     raw = json.dumps(body, ensure_ascii=plain, separators=spaces).encode()
     lost: list[str] = []
-    wanted = blanked(body, None, None, lost, plain)
+    shorter, counts = without_plain(body, plain)
+    wanted = blanked(shorter, None, None, lost, plain)
     found = outline(raw)
     if found is None:
         # Nothing was long.
@@ -111,7 +211,7 @@ def test_what_is_left_is_the_body_without_the_texts(body: dict[str, Any], spaces
         return
     short, tokens, begin, end, first, last, number, labelled = found
     assert orjson.loads(short) == wanted
-    assert tokens == sum(map(estimate_tokens, lost))
+    assert tokens == counts + sum(map(estimate_tokens, lost))
     assert (orjson.loads(raw[begin:end]) if end else None) == body.get("model")
     tools = body.get("tools")
     assert (orjson.loads(raw[first:last]) if last else None) == (tools if isinstance(tools, list) else None)
@@ -128,12 +228,18 @@ def test_what_is_left_is_the_body_without_the_texts(body: dict[str, Any], spaces
 @settings(deadline=None, max_examples=600)
 @given(st.data())
 def test_what_is_no_json_does_not_become_any(data: st.DataObject) -> None:
-    body = {"model": "m", "messages": [{"content": data.draw(TEXT) * 3 + "x" * LONGEST}, {"url": data.draw(TEXT) * 9}]}
-    raw = bytearray(json.dumps(body, ensure_ascii=False).encode())
+    number = data.draw(st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False)))
+    plain = {"type": number, "content": [{"type": "more", "text": data.draw(STRING)}], "model": {"content": "label:"}}
+    any_value = {"url": {"a": [number, True, False, None], "b": {"c": data.draw(STRING)}}, "messages": [number]}
+    messages = [{"content": data.draw(STRING) * 3 + "x" * LONGEST}, {"url": data.draw(STRING) * 9}, plain, any_value]
+    body = {"model": "m", "messages": data.draw(st.permutations(messages))}
+    raw = bytearray(json.dumps(body, ensure_ascii=data.draw(st.booleans())).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(raw) - 1))
         kind = data.draw(st.sampled_from(["set", "del", "add", "cut"]))
-        byte = data.draw(st.one_of(st.sampled_from(list(b'"\\{}[]:,\x00\n\x80\xff\xc3\xed')), st.integers(0, 255)))
+        byte = data.draw(
+            st.one_of(st.sampled_from(list(b'"\\{}[]:,-+.e01ux\x00\n\x80\xff\xc3\xed')), st.integers(0, 255))
+        )
         if kind == "set":
             raw[place] = byte
         elif kind == "add":
@@ -152,6 +258,42 @@ def test_what_is_no_json_does_not_become_any(data: st.DataObject) -> None:
             orjson.loads(found[0])
     else:
         orjson.loads(found[0])
+
+
+@compiled
+@pytest.mark.parametrize(
+    "element",
+    [
+        b'{"text":"a","text":"a"}',
+        b'{"model":{"text":"a","type":"text","text":"a"}}',
+        b'{"content":[{"text":"a"},{"text":"a","text":"b"}]}',
+        b'{"url":{"a":1,"a":1}}',
+        b'{"url":{"a":{"b":1,"b":1}}}',
+        b'{"url":{"system":1}}',
+        b'{"url":{"\\u0061":1}}',
+        b'{"messages":[{"a":1,"a":1}]}',
+        b'{"messages":' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"url":{%b}}' % b",".join(b'"%d":0' % number for number in range(65)),
+        b'{"unknown":"a"}',
+        b'{"t\\u0065xt":"a"}',
+        b'{"text":5}',
+        b'{"text":{}}',
+        b'{"text":[]}',
+        b'{"model":[]}',
+        b'{"url":[]}',
+        b'{"url":"a"}',
+        b'{"content":[[]]}',
+        b'{"content":["a"]}',
+        b'{"content":[{"type":"other"}]}',
+        b'{"content":[{"type":5}]}',
+        b'{"type":1e400}',
+        b'{"type":123456789012345678901}',
+    ],
+)
+def test_what_is_not_plain_stays(element: bytes) -> None:
+    found = outline(b'{"messages":[{"text":"a"},%b]}' % element)
+    assert found is not None
+    assert found[0] == b'{"messages":[{},%b]}' % element
 
 
 LONG_TEXT = "x" * LONGEST
@@ -201,8 +343,19 @@ def test_what_is_unusual_is_read_whole(raw: bytes) -> None:
         ("text", 1, TEXTS, (), ()),
         (b"{}", "1", TEXTS, (), ()),
         (b"{}", 1, list(TEXTS), (), ()),
-        (b"{}", 1, TEXTS[:4], (), ()),
-        (b"{}", 1, (*TEXTS[:4], [b"a"]), (), ()),
+        (b"{}", 1, TEXTS[:6], (), ()),
+        (b"{}", 1, (*TEXTS[:5], [b"a"], PLAIN), (), ()),
+        (b"{}", 1, (*TEXTS[:6], [*PLAIN]), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ([b"a", WORD, (), 0],)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", WORD, ()),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], (("a", WORD, (), 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", "1", (), 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", WORD, [b"b"], 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", WORD, ("b",), 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", ONE, (b"b",), 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", DATA, PLAIN, 0),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", WORD, (), 2**40),)), (), ()),
+        (b"{}", 1, (*TEXTS[:6], ((b"a", WORD, (), 0),) * 65), (), ()),
         (b"{}", 1, (("a",), *TEXTS[1:]), (), ()),
         (b"{}", 1, TEXTS, ("a",), ()),
         (b"{}", 1, TEXTS, (), [b"a"]),
@@ -212,7 +365,7 @@ def test_what_is_unusual_is_read_whole(raw: bytes) -> None:
 )
 def test_arguments_of_another_kind_are_refused(arguments: tuple[Any, ...]) -> None:
     assert relay.outline._outline is not None
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
         relay.outline._outline(*arguments)
 
 
@@ -224,7 +377,7 @@ def test_a_short_body_is_read_whole() -> None:
 @compiled
 def test_a_long_one_is_not() -> None:
     found = read_outline(orjson.dumps({"model": "m", "messages": [{"content": "x" * LONG}]}), TEXTS, Known())
-    short = {"model": "m", "messages": [{"content": ""}]}
+    short = {"model": "m", "messages": [{}]}
     assert found == Outline(short, LONG // 4, (9, 12), None, False, (orjson.dumps(short), short))
 
 
@@ -252,7 +405,7 @@ def test_a_list_that_came_before_is_not_read_again() -> None:
     first = read_outline(whole(TOOLS), TEXTS, known)
     again = read_outline(whole(TOOLS), TEXTS, known)
     assert first[:-1] == again[:-1]
-    assert first == Outline({**orjson.loads(whole(TOOLS)), "messages": [{"content": ""}]}, *first[1:])
+    assert first == Outline({**orjson.loads(whole(TOOLS)), "messages": [{}]}, *first[1:])
     assert first.listed is again.listed
     assert first.listed == TOOLS
     assert first.data["tools"] is again.data["tools"]
@@ -262,7 +415,7 @@ def test_a_list_that_came_before_is_not_read_again() -> None:
     assert other.data["tools"] is not first.data["tools"]
     # All keys there are, or none: of a list that was written otherwise nobody knows whether it has one twice.
     short = {**again.data, "tools": []}
-    assert first.keyed == (whole(TOOLS).replace(b"x" * LONG, b""), first.data)
+    assert first.keyed == (whole(TOOLS).replace(b'"content":"%b"' % (b"x" * LONG), b""), first.data)
     assert again.keyed == (orjson.dumps(short), short)
     assert read_outline(whole(spaced), TEXTS, known).keyed is None
 
@@ -435,6 +588,99 @@ def test_what_the_core_learns_of_a_long_body_is_what_it_would_read(
     assert tools == dialect.tools(whole)
     assert dialect.parse(copy.copy(short)) == dialect.parse(whole)
     assert short.data == whole.data == short.fields
+
+
+def several(item: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(item, min_size=1, max_size=4)
+
+
+def record(needed: dict[str, Any], **optional: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """An object; what is no strategy is a value."""
+    mapped = {name: one if isinstance(one, st.SearchStrategy) else st.just(one) for name, one in needed.items()}
+    return st.fixed_dictionaries(mapped, optional=optional)
+
+
+MARKED = {"cache_control": st.just({"type": "ephemeral"})}
+NAMES = st.sampled_from(["path", "größe", "n"])
+ARGUMENTS = st.dictionaries(NAMES, values(NAMES), max_size=3)
+NUMBERS = st.builds(str, st.integers(0, 999))
+TEXT_PART = record({"type": "text", "text": STRING}, **MARKED)
+FUNCTION = record({"name": "f", "arguments": STRING})
+CALL = record({"id": NUMBERS, "type": "function", "function": FUNCTION})
+IMAGE_PART = st.just({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}})
+MESSAGES = st.one_of(
+    record({"role": "user", "content": st.one_of(STRING, several(TEXT_PART), several(IMAGE_PART))}),
+    record({"role": "assistant", "content": st.one_of(st.none(), STRING), "tool_calls": several(CALL)}),
+    record({"role": "assistant", "content": STRING}, reasoning_content=STRING, refusal=st.none(), more=STRING),
+    record({"role": "tool", "tool_call_id": NUMBERS, "content": STRING}),
+)
+IMAGE = st.just({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}})
+RESULT = record(
+    {"type": "tool_result", "tool_use_id": NUMBERS},
+    content=st.one_of(STRING, several(st.one_of(TEXT_PART, IMAGE))),
+    is_error=st.booleans(),
+    **MARKED,
+)
+BLOCK = st.one_of(
+    TEXT_PART,
+    record({"type": "thinking", "thinking": STRING, "signature": NUMBERS}),
+    record({"type": "tool_use", "id": NUMBERS, "name": "f", "input": ARGUMENTS}, **MARKED),
+    RESULT,
+    IMAGE,
+    record({"type": "server_tool_use", "id": NUMBERS, "input": ARGUMENTS}),
+    record({"type": "mcp_tool_use", "id": NUMBERS, "input": {"query": "a"}}),
+)
+INPUT_PART = record({"type": st.sampled_from(["input_text", "output_text"]), "text": STRING}, annotations=st.just([]))
+PICTURE = st.just({"type": "input_image", "image_url": "https://127.0.0.1/a.png"})
+ITEM = st.one_of(
+    record({"role": "user", "content": st.one_of(STRING, several(st.one_of(INPUT_PART, PICTURE)))}, id=NUMBERS),
+    record({"type": "reasoning", "summary": several(record({"type": "summary_text", "text": STRING}))}),
+    record({"type": "function_call", "call_id": NUMBERS, "name": STRING, "arguments": STRING}, status=NUMBERS),
+    record({"type": "custom_tool_call", "call_id": NUMBERS, "name": STRING, "input": STRING}),
+    record({"type": "function_call_output", "output": st.one_of(STRING, several(INPUT_PART))}),
+    record({"type": "item_reference", "id": NUMBERS}),
+)
+ANSWERED = record({"name": "f", "response": ARGUMENTS})
+PICTURED = record({"name": "f", "response": {"n": 1}, "parts": several(st.just({"text": "a"}))})
+GEMINI_PART = st.one_of(
+    record({"text": STRING}, thought=st.booleans(), thoughtSignature=NUMBERS),
+    record({"functionCall": record({"name": "f", "args": ARGUMENTS})}, thoughtSignature=NUMBERS),
+    record({"functionResponse": st.one_of(ANSWERED, PICTURED)}),
+    record({"function_response": ANSWERED}),
+    st.just({"inlineData": {"mimeType": "image/png", "data": "AAAA"}}),
+)
+CONVERSATIONS: dict[str, tuple[Dialect, str, st.SearchStrategy[Any], dict[str, Any]]] = {
+    "chat": (OpenAIChat(), "messages", MESSAGES, {"max_tokens": 5}),
+    "messages": (
+        AnthropicMessages(),
+        "messages",
+        record({"role": "user", "content": st.one_of(STRING, several(BLOCK))}),
+        {"max_tokens": 5, "system": "You " * 99},
+    ),
+    "responses": (OpenAIResponses(), "input", ITEM, {"instructions": "You " * 99}),
+    "gemini": (GenerateContent(), "contents", record({"role": "user", "parts": several(GEMINI_PART)}), {}),
+}
+
+
+@compiled
+@settings(deadline=None, max_examples=150)
+@pytest.mark.parametrize("name", CONVERSATIONS)
+@given(st.data(), SPACES, st.booleans())
+def test_a_conversation_counts_for_as_much_as_if_all_of_it_were_read(
+    name: str, data: st.DataObject, spaces: tuple[str, str], plain: bool
+) -> None:
+    dialect, field, item, more = CONVERSATIONS[name]
+    named = {} if isinstance(dialect, GenerateContent) else {"model": "m"}
+    items = data.draw(st.lists(item, min_size=1, max_size=6))
+    rest = {"role": "user", "parts" if name == "gemini" else "content": [{"x": "y" * LONG}]}
+    raw = json.dumps({**named, field: [*items, rest], **more}, ensure_ascii=plain, separators=spaces).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        short = dialect.peek(raw, "generate", {"model": "m"}, {})
+        patch.setattr(relay.outline, "_outline", None)
+        whole = dialect.peek(raw, "generate", {"model": "m"}, {})
+    assert short.input_estimate == whole.input_estimate
+    assert dialect.repeatable(short) == dialect.repeatable(whole)
+    assert short.data == whole.data
 
 
 @compiled

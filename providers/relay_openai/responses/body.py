@@ -8,7 +8,7 @@ from typing import Any
 from relay.errors import BadParameter
 from relay.fields import fault, integer, items, obj
 from relay.kit import dumps, estimate_tokens
-from relay.outline import Texts
+from relay.outline import MANY, REST, TEXT, WORD, Field, Texts
 from relay_openai.request import MAX_OUTPUT
 
 __all__ = ["TEXTS", "check_input", "estimate_input", "max_output", "read_tools"]
@@ -16,11 +16,27 @@ __all__ = ["TEXTS", "check_input", "estimate_input", "max_output", "read_tools"]
 _MEDIA_TOKENS: Mapping[str, int] = {"input_image": 1000, "input_audio": 1000, "input_file": 3000}
 """Tokens that media count for in a reservation: the usual size of each. Its data says nothing about its tokens."""
 
+_PART = (
+    Field(b"type", WORD, (b"input_text", b"output_text", b"summary_text", b"reasoning_text", b"text")),
+    Field(b"text", TEXT),
+    *(Field(name, REST) for name in (b"annotations", b"logprobs")),
+)
+_CALLS = b"function_call", b"custom_tool_call"
+_KINDS = (b"message", b"reasoning", *_CALLS, *(kind + b"_output" for kind in _CALLS))
+"""Items that refer to nothing else, nor bring tools."""
 TEXTS = Texts(
     (b"input", b"instructions"),
     (b"text", b"content", b"output", b"arguments", b"input", b"instructions"),
     (b"encrypted_content", b"image_url", b"file_data", b"data"),
     (b"tools",),
+    items=(b"input",),
+    plain=(
+        Field(b"type", WORD, _KINDS),
+        *(Field(name, WORD) for name in (b"role", b"id", b"call_id", b"status", b"phase", b"encrypted_content")),
+        *(Field(name, TEXT) for name in (b"name", b"arguments", b"input")),
+        *(Field(name, TEXT | MANY, _PART) for name in (b"content", b"output")),
+        Field(b"summary", MANY, _PART),
+    ),
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 _ITEM_TOKENS = 4
@@ -69,8 +85,10 @@ def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
     if isinstance(value, str):
         total += _ITEM_TOKENS + estimate_tokens(value)
     elif isinstance(value, list):
+        total += _ITEM_TOKENS * len(value)
         for item in value:
-            total += _item(item)
+            if item:
+                total += _item(item)
     instructions = data.get("instructions")
     if isinstance(instructions, str):
         total += _ITEM_TOKENS + estimate_tokens(instructions)
@@ -82,7 +100,7 @@ def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
 
 def _item(item: Mapping[str, Any]) -> int:
     """Encrypted reasoning is not counted: it is several times as long as what is in it."""
-    total = _ITEM_TOKENS
+    total = 0
     for name, value in item.items():
         # There are few in an item, and this runs for each item of every turn of an agent.
         if type(value) is str:

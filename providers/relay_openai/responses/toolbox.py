@@ -120,8 +120,7 @@ def brings_tools(data: Mapping[str, Any]) -> bool:
     if isinstance(value, list):
         for item in value:
             # Whatever the caller sent.
-            kind = item.get("type")
-            if type(kind) is str and kind in _LATER:
+            if item and type(kind := item.get("type")) is str and kind in _LATER:
                 return True
     return False
 

@@ -1,0 +1,253 @@
+/* Strings of a JSON body, and what they count for: what outline.c and plain.c have in common.
+ *
+ * Everything is read between two pointers and nothing is written; no byte is looked at before it is known to be there.
+ */
+#ifndef RELAY_TEXT_H
+#define RELAY_TEXT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include "eight.h"
+
+#define BLOCK 64   /* bytes that are looked at together */
+#define NUMBERED 6 /* bytes of an escape that gives a character's number */
+
+typedef struct {
+    const char *begin, *end; /* begin is NULL: there is none */
+} span;
+
+typedef struct {
+    const char *end;   /* the quote that ends it; NULL: there is none */
+    Py_ssize_t beside; /* its bytes beside one for each of its characters */
+    Py_ssize_t more;   /* the same of it in UTF-8, with nothing escaped */
+    Py_ssize_t less;   /* bytes that it is shorter by where no more is escaped than has to be */
+    int escaped;       /* has escapes */
+    int odd;           /* has what no string may have */
+} text;
+
+static int
+blank(char byte)
+{
+    return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
+}
+
+/* How many bytes a character takes that begins here and is not ASCII; 0 if it is not UTF-8. */
+static int
+width(const unsigned char *at, const unsigned char *end)
+{
+    int size = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2, more;
+
+    if (*at < 0xC2 || *at > 0xF4 || end - at < size)
+        return 0;
+    for (more = 1; more < size; more++)
+        if ((at[more] & 0xC0) != 0x80)
+            return 0;
+    if ((*at == 0xE0 && at[1] < 0xA0) || (*at == 0xED && at[1] > 0x9F) || (*at == 0xF0 && at[1] < 0x90)
+        || (*at == 0xF4 && at[1] > 0x8F))
+        return 0;
+    return size;
+}
+
+/* Bytes that are compared at once. Above 0x7F they are below 0. */
+typedef signed char wide __attribute__((vector_size(16)));
+
+/* How many bytes begin here that a string may hold as they are, all of one byte each. */
+static Py_ssize_t
+run_of(const unsigned char *begin, const unsigned char *end)
+{
+    const wide none = {0}, space = none + 0x20, quote = none + '"', escape = none + '\\';
+    const unsigned char *at = begin;
+
+    for (; end - at >= BLOCK; at += BLOCK) {
+        wide marks = none, some;
+        uint64_t halves[2];
+        size_t place;
+
+        for (place = 0; place < BLOCK; place += sizeof some) {
+            memcpy(&some, at + place, sizeof some);
+            marks |= (some < space) | (some == quote) | (some == escape);
+        }
+        memcpy(halves, &marks, sizeof halves);
+        if (halves[0] | halves[1])
+            break;
+    }
+    return at - begin;
+}
+
+/* Where the first byte is that a string may not hold as it is. */
+static const unsigned char *
+mark(const unsigned char *at, const unsigned char *end)
+{
+    int steps = 0;
+
+    while (IN_ORDER && end - at >= 8) {
+        uint64_t eight, marks;
+
+        memcpy(&eight, at, 8);
+        marks = (eight | zeros(eight ^ ONES * '"') | zeros(eight ^ ONES * '\\') | ((eight - ONES * 0x20) & ~eight)) & ONES << 7;
+        if (marks)
+            return at + first(marks);
+        at += 8;
+        if (++steps == 4) {
+            /* Far between: look at more of them together. */
+            at += run_of(at, end);
+            steps = 0;
+        }
+    }
+    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
+        at++;
+    return at;
+}
+
+/* The number in an escape that begins here, of four digits; below 0 if there is none. */
+static int
+number_at(const unsigned char *at, const unsigned char *end)
+{
+    int number = 0, place;
+
+    if (end - at < NUMBERED || at[0] != '\\' || at[1] != 'u')
+        return -1;
+    for (place = 2; place < NUMBERED; place++) {
+        int digit = at[place];
+
+        if (digit >= '0' && digit <= '9')
+            digit -= '0';
+        else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
+            digit = (digit | 0x20) - 'a' + 10;
+        else
+            return -1;
+        number = number * 16 + digit;
+    }
+    return number;
+}
+
+/* What has an escape of two bytes. */
+static const char SHORT[0x80] = {
+    ['"'] = 1, ['\\'] = 1, ['\b'] = 1, ['\f'] = 1, ['\n'] = 1, ['\r'] = 1, ['\t'] = 1,
+};
+
+/* An escape begins here. How many bytes it takes: at least two, which must be there. */
+static int
+escape(const unsigned char *at, const unsigned char *end, text *found)
+{
+    int number, size = 2, more = 0;
+
+    found->escaped = 1;
+    switch (at[1]) {
+    case '/':
+        found->less++;
+        break;
+    case '"': case '\\': case 'b': case 'f': case 'n': case 'r': case 't':
+        break;
+    case 'u':
+        number = number_at(at, end);
+        if (number >= 0)
+            size = NUMBERED;
+        if (number >= 0xD800 && number < 0xE000) {
+            int other = number_at(at + size, end);
+
+            /* Half a character, which is none without the other half. */
+            if (number >= 0xDC00 || other < 0xDC00 || other >= 0xE000)
+                number = -1;
+            else
+                size += NUMBERED;
+            more = 3;
+        }
+        else
+            more = (number >= 0x80) + (number >= 0x800);
+        if (number >= 0) {
+            found->less += number < 0x80 && SHORT[number] ? size - 2 : number >= 0x20 ? size - 1 - more : 0;
+            break;
+        }
+        /* fall through */
+    default:
+        found->odd = 1;
+    }
+    found->more += more;
+    found->beside += size - 1;
+    return size;
+}
+
+/* A string whose first byte is here, up to its end. */
+static text
+text_at(const char *begin, const char *end)
+{
+    const unsigned char *at = (const unsigned char *)begin, *last = (const unsigned char *)end;
+    text found = {NULL, 0, 0, 0, 0, 0};
+
+    while ((at = mark(at, last)) < last && *at != '"') {
+        if (*at == '\\') {
+            if (last - at < 2)
+                return found;
+            at += escape(at, last, &found);
+        }
+        else if (*at < 0x20) {
+            found.odd = 1;
+            at++;
+        }
+        else
+            while (at < last && *at >= 0x80) {
+                int size = width(at, last);
+
+                found.odd |= size == 0;
+                size += size == 0;
+                found.more += size - 1;
+                found.beside += size - 1;
+                at += size;
+            }
+    }
+    if (at < last)
+        found.end = (const char *)at;
+    return found;
+}
+
+static int
+same(span one, span other)
+{
+    return one.end - one.begin == other.end - other.begin
+        && memcmp(one.begin, other.begin, (size_t)(one.end - one.begin)) == 0;
+}
+
+static int
+is(span key, PyObject *name)
+{
+    return same(key, (span){PyBytes_AS_STRING(name), PyBytes_AS_STRING(name) + PyBytes_GET_SIZE(name)});
+}
+
+static int
+among(span key, PyObject *names)
+{
+    Py_ssize_t place;
+
+    for (place = 0; key.begin != NULL && place < PyTuple_GET_SIZE(names); place++)
+        if (is(key, PyTuple_GET_ITEM(names, place)))
+            return 1;
+    return 0;
+}
+
+static int
+begins_with(const char *begin, const char *end, PyObject *labels)
+{
+    Py_ssize_t place;
+
+    for (place = 0; place < PyTuple_GET_SIZE(labels); place++) {
+        PyObject *label = PyTuple_GET_ITEM(labels, place);
+        if (PyBytes_GET_SIZE(label) <= end - begin && memcmp(PyBytes_AS_STRING(label), begin, (size_t)PyBytes_GET_SIZE(label)) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* As relay.kit.estimate_tokens. */
+static Py_ssize_t
+tokens_of(const char *begin, text found)
+{
+    Py_ssize_t length = found.end - begin - found.beside;
+    double wide = (double)found.more / 2;
+
+    if (!found.more)
+        return (length + 3) / 4;
+    return (Py_ssize_t)(0.72 * wide + ((double)length - wide) / 4) + 1;
+}
+
+#endif
