@@ -108,7 +108,7 @@ class Outline(NamedTuple):
     labelled: bool | None = None
     """Whether a string begins with one of the labels; None: nobody looked."""
     keyed: tuple[bytes, Mapping[str, Any]] | None = None
-    """Bytes, and what was read of them, that have a key twice in an object if the body has. None: only the body itself."""
+    """Bytes, and what was read of them, that have a key twice in an object if the body has. None: the body itself."""
 
 
 _new = tuple.__new__
