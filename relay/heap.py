@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 
-__all__ = ["share", "tidy"]
+__all__ = ["keep", "share", "tidy"]
 
 try:
-    from relay._native import share, trim
+    from relay._native import keep, share, trim
 except ImportError:
+
+    def keep() -> bool:
+        """Hold on to 16 MiB that are free, for the bodies of calls to come; whether that is so from now on."""
+        # As below.
+        return False
 
     def share() -> bool:
         """Let all threads but the first use one heap; whether that is so from now on."""

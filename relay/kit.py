@@ -432,7 +432,8 @@ def renamed(head: Head, model: str) -> bytes:
     if model == head.model:
         return head.raw
     begin, end = head.outline.spot
-    return b"".join((head.raw[:begin], dumps(model), head.raw[end:]))
+    # A view: a body is not copied twice.
+    return b"".join((head.raw[:begin], dumps(model), memoryview(head.raw)[end:]))
 
 
 def rewritten(candidates: Iterable[bytes], wanted: Mapping[str, Any]) -> bytes:

@@ -38,7 +38,8 @@ def ask_for_usage(raw: bytes, data: Mapping[str, Any]) -> bytes:
     if "stream_options" not in data:
         # The first brace opens the outermost object, and that is not empty: it has at least a model.
         place = raw.index(b"{") + 1
-        return raw[:place] + _ASKED + b"," + raw[place:]
+        # A view: a body is not copied twice.
+        return b"".join((raw[:place], _ASKED, b",", memoryview(raw)[place:]))
     old = data["stream_options"]
     wanted = {**data, "stream_options": {**(old if isinstance(old, dict) else {}), "include_usage": True}}
     return rewritten(_candidates(raw), wanted)

@@ -109,10 +109,11 @@ class Start:
 
 
 def _run(start: Start, port: int | None = None, place: Place | None = None) -> int:
-    from relay.heap import share
+    from relay.heap import keep, share
 
     # Before there is a second thread.
     share()
+    keep()
     level = start.config.settings.server.log_level
     with logging_to(sys.stderr, level) as logs, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(start, port, place, logs))

@@ -3,6 +3,9 @@
 
 #ifdef __GLIBC__
 #include <malloc.h>
+
+#define LARGE (1024 * 1024) /* bytes of a block that is not kept: more than most bodies have */
+#define KEPT (16 * LARGE)   /* bytes at the end of a heap that are: enough for some of those at once */
 #endif
 
 int
@@ -54,7 +57,20 @@ share(PyObject *module, PyObject *nothing)
 #endif
 }
 
+/* Left to itself, it takes large blocks from the system and gives them back each time, or, once it has learned of them, what
+ * they leave at its end: pages that have to be made anew for the next call. */
+static PyObject *
+keep(PyObject *module, PyObject *nothing)
+{
+#ifdef __GLIBC__
+    return PyBool_FromLong(mallopt(M_MMAP_THRESHOLD, LARGE) && mallopt(M_TRIM_THRESHOLD, KEPT));
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
 static PyMethodDef functions[] = {
+    {"keep", keep, METH_NOARGS, "See relay.heap.keep."},
     {"share", share, METH_NOARGS, "See relay.heap.share."},
     {"trim", trim, METH_NOARGS, "See relay.heap.trim."},
     {NULL, NULL, 0, NULL},

@@ -31,7 +31,7 @@ def refers(data: Mapping[str, Any]) -> bool:
     items = data.get("input")
     if isinstance(items, list):
         for item in items:
-            if isinstance(item, dict) and item.get("type") == "item_reference":
+            if item and isinstance(item, dict) and item.get("type") == "item_reference":
                 return True
     return False
 
