@@ -24,7 +24,7 @@ from relay.events import (
     UsageSeen,
 )
 from relay.ir import Response, Text, Thinking, ToolCall, Usage
-from relay.kit import estimate_tokens
+from relay.kit import estimate_tokens, loads
 
 __all__ = ["Count", "Meter", "settled"]
 
@@ -97,8 +97,8 @@ class Meter:
         """Whether one of them says that something was held back."""
         self.keep_calls = keep_calls
         self._calls: dict[int, ToolCall] = {}
-        self._pieces: dict[int, list[str]] = {}
-        """What came of a call's arguments since they were put together last."""
+        self._pieces: dict[int, list[str | bytearray]] = {}
+        """What came of each call's arguments, in order: text, and text as it is spelled in JSON."""
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in decoded events."""
@@ -126,9 +126,19 @@ class Meter:
     def calls(self) -> list[ToolCall]:
         """The model's tool calls so far."""
         for index, pieces in self._pieces.items():
-            self._calls[index].arguments += "".join(pieces)
-            pieces.clear()
+            self._calls[index].arguments = "".join(map(_plain, pieces))
         return list(self._calls.values())
+
+    def room(self, index: int) -> bytearray | None:
+        """Where what comes next of a call's arguments may be put as it is spelled in JSON; None: nobody asks for it."""
+        pieces = self._pieces.get(index)
+        if pieces is None:
+            return None
+        last = pieces[-1] if pieces else ""
+        if isinstance(last, str):
+            last = bytearray()
+            pieces.append(last)
+        return last
 
     def text(self, text: str) -> None:
         """Take in a piece of text, as of a `TextDelta`."""
@@ -144,7 +154,7 @@ class Meter:
     def _start(self, event: PartStart) -> None:
         if self.keep_calls and isinstance(event.part, ToolCall):
             self._calls[event.index] = replace(event.part)
-            self._pieces[event.index] = []
+            self._pieces[event.index] = [event.part.arguments]
 
     def _arguments(self, event: ArgumentsDelta) -> None:
         self.seen += len(event.arguments) / 4
@@ -164,6 +174,16 @@ class Meter:
 
     def _failure(self, event: Failure) -> None:
         self.error = event.error
+
+
+def _plain(piece: str | bytearray) -> str:
+    if isinstance(piece, str):
+        return piece
+    try:
+        return str(loads(b'"%b"' % bytes(piece)))
+    except ValueError:
+        # What no JSON may hold: no check will take it for arguments either.
+        return piece.decode("utf-8", "replace")
 
 
 _ADD: dict[type[Any], Any] = {

@@ -44,29 +44,37 @@ class Mould(NamedTuple):
         return Mould(event[:begin], event[filling[1] :], event[end : filling[0]], event.count(b'"', end, filling[1]))
 
 
-def run(data: bytes, begin: int, mould: Mould, /) -> tuple[int, int]:
-    """As many events of one mould as there are from `begin` on: where they end, and their bytes of text."""
-    return _run(data, begin, len(data), mould)
+def run(data: bytes, begin: int, mould: Mould, into: bytearray | None = None, /) -> tuple[int, int]:
+    """As many events of one mould as there are from `begin` on: where they end, and their bytes of text.
+
+    Those are appended to `into`, as they are spelled in JSON.
+    """
+    reached, texts = _run(data, begin, len(data), mould)
+    if into is not None:
+        into += b"".join(texts)
+    return reached, sum(map(len, texts))
 
 
-def chunks(data: bytes, begin: int, mould: Mould, /) -> tuple[int, int]:
+def chunks(data: bytes, begin: int, mould: Mould, into: bytearray | None = None, /) -> tuple[int, int]:
     """The same for whole chunks of a chunked body, framing and all, that hold such events and nothing else."""
-    size = 0
+    found: list[bytes] = []
     while (line := SIZE.match(data, begin)) is not None:
         close = line.end() + int(line[1], 16)
         if close == line.end() or not data.startswith(CRLF, close):
             break
-        reached, text = _run(data, line.end(), close, mould)
+        reached, texts = _run(data, line.end(), close, mould)
         if reached != close:
             break
         begin = close + len(CRLF)
-        size += text
-    return begin, size
+        found += texts
+    if into is not None:
+        into += b"".join(found)
+    return begin, sum(map(len, found))
 
 
-def _run(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int]:
+def _run(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, list[bytes]]:
     head, tail, middle, _ = mould
-    size = 0
+    texts: list[bytes] = []
     while begin < end and data.startswith(head, begin, end):
         text = TEXT.match(data, begin + len(head), end)
         if text is None:
@@ -76,8 +84,8 @@ def _run(data: bytes, begin: int, end: int, mould: Mould) -> tuple[int, int]:
         if last < rest or not data.startswith(tail, last, end) or last + len(tail) == begin:
             break
         begin = last + len(tail)
-        size += rest - text.start()
-    return begin, size
+        texts.append(text[0])
+    return begin, texts
 
 
 def _filled(data: bytes, begin: int, end: int, mould: Mould) -> int:

@@ -27,19 +27,26 @@ CR = 0x0D
 NOWHERE = 0, 0
 
 
-def _alone(mould: Mould, event: bytes, seen: float) -> bool:
-    """Whether the mould's text is all that was seen of its event, and not one of several, or another one."""
+def _alone(mould: Mould, event: bytes, seen: float, arguments: str | None) -> bool:
+    """Whether the mould's text is all that was seen of its event, and not one of several, or another one.
+
+    `arguments`: what was read of it, if that is a piece of a call's.
+    """
     begin = len(mould.head)
     end = event.find(mould.middle, begin) if mould.middle else len(event) - len(mould.tail)
     try:
         text = loads(b'"%b"' % event[begin:end])
     except ValueError:
         return False
+    if arguments is not None:
+        return bool(text == arguments)
     return type(text) is str and seen in (len(text) / 4, estimate_tokens(text))
 
 
 class SkimmingMeter(Meter):
     """A `StreamMeter` of server-sent events over a decoder.
+
+    Of arguments that somebody will check, what fits a mould is kept as it is spelled (`Meter.room`) and read later.
 
     `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
     whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
@@ -47,7 +54,17 @@ class SkimmingMeter(Meter):
     the end of the first event with text: it gives where that begins and ends, and its mould where it knows that.
     """
 
-    __slots__ = ("_count", "_decoder", "_mould", "_moulds", "_slow", "_tail", "span", "tells_calls")
+    __slots__ = (
+        "_count",
+        "_decoder",
+        "_mould",
+        "_moulds",
+        "_slow",
+        "_tail",
+        "into",
+        "span",
+        "tells_calls",
+    )
 
     def __init__(
         self,
@@ -65,6 +82,8 @@ class SkimmingMeter(Meter):
         self._count = count
         self._mould = mould
         self._moulds: list[Mould] = []
+        self.into: bytearray | None = None
+        """Where the texts belong that fit `mould`, if those are arguments that somebody will check."""
         self._tail = b""
         self._slow = False
 
@@ -79,6 +98,8 @@ class SkimmingMeter(Meter):
                 if reached == len(data):
                     self.seen += text / 4
                     self.span = 0, reached
+                    if self.into is not None:
+                        run(data, 0, moulds[0], self.into)
                     return
             lone = not reached and len(moulds) < 2 and self._next(data, 0) == len(data)
         self.span = NOWHERE
@@ -106,6 +127,8 @@ class SkimmingMeter(Meter):
             if CR in rest or len(rest) > LONGEST:
                 # Line ends of another kind, or events so long that skimming saves nothing.
                 self._slow = True
+                self._let_go()
+                self._moulds.clear()
                 self.add(self._decoder.feed(data))
                 return
             self._tail = rest
@@ -150,34 +173,50 @@ class SkimmingMeter(Meter):
     def _skim(self, data: bytes, place: int) -> int:
         """Measure the events of one kind that begin there; where something else begins."""
         for mould in self._moulds:
-            reached, text = run(data, place, mould)
+            into = self.into if mould is self._moulds[0] else None
+            reached, text = run(data, place, mould, into)
             if reached > place:
+                if into is None:
+                    self._let_go()
                 self.seen += text / 4
                 if reached - place > self.span[1] - self.span[0]:
                     self.span = place, reached
                 return reached
         return place
 
+    def _let_go(self) -> None:
+        """Read arguments again: something came between them, and the next may be of another call."""
+        if self.into is not None:
+            self.into = None
+            del self._moulds[0]
+
     def _read(self, data: bytes) -> int:
         """Have events decoded or counted, and make a mould of the one with text. How far that went."""
+        self._let_go()
         before, begin, end, mould = self.seen, 0, len(data), None
+        piece: ArgumentsDelta | None = None
         if self._count is not None and not self.keep_calls:
             begin, end, mould = self._count(data, self)
         else:
             events = self._decoder.feed(data)
             self.add(events)
-            if self.keep_calls and any(type(one) is ArgumentsDelta for one in events):
-                # They are wanted whole, so each of them is read.
-                return end
+            if self.keep_calls:
+                piece = next((one for one in events if type(one) is ArgumentsDelta), None)
+                if piece is not None and len(events) > 1:
+                    return end
         if self.seen <= before or len(data) > LONGEST:
             # To look for the place of a text takes long where that is long.
             return end
         if mould is None:
             mould = self._mould(data[begin:end])
-            if mould is not None and not _alone(mould, data[begin:end], self.seen - before):
+            arguments = None if piece is None else piece.arguments
+            if mould is not None and not _alone(mould, data[begin:end], self.seen - before, arguments):
                 return end
         if mould is not None and mould.tail.endswith(EVENT_END) and mould not in self._moulds:
-            # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
-            self._moulds.insert(0, mould)
-            del self._moulds[MOULDS:]
+            into = None if piece is None else self.room(piece.index)
+            if into is not None or piece is None:
+                # The newest first: a stream comes back to the kind it had before less often than it goes on with one.
+                self._moulds.insert(0, mould)
+                del self._moulds[MOULDS:]
+                self.into = into
         return end

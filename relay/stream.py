@@ -269,7 +269,7 @@ class Delivery:
         if mould is None or transport is None or not self.opened:
             valve.shut()
             return
-        valve.let(transport, mould)
+        valve.let(transport, mould, skimming.into)
         # Nothing is held back, and what passes are whole events, too.
         self.last = EVENT_END
 

@@ -21,7 +21,7 @@ class Valve:
     says `let`, and while it is not `open`. What is raised in between is told to `broken`, and the bytes are dropped.
     """
 
-    __slots__ = ("_broken", "_mould", "_rest", "_to", "_write", "open", "passed", "text")
+    __slots__ = ("_broken", "_into", "_mould", "_rest", "_to", "_write", "open", "passed", "text")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Valve:
         self._broken = broken
         self._to: Writable | None = None
         self._mould: Mould | None = None
+        self._into: bytearray | None = None
         self.open = False
         """Whether what comes next begins with a chunk of a chunked body. Set by whoever reads the rest."""
         self.text = 0
@@ -42,24 +43,31 @@ class Valve:
         self.passed = 0
         """Bytes that passed so far, framing and all."""
 
-    def let(self, to: Writable, mould: Mould, /) -> None:
-        """Let chunks of this mould pass to that client, while nothing waits to be sent to it."""
+    def let(self, to: Writable, mould: Mould, into: bytearray | None = None, /) -> None:
+        """Let chunks of this mould pass to that client, while nothing waits to be sent to it.
+
+        Their texts are appended to `into`, as they are spelled in JSON.
+        """
         self._to = to
         self._mould = mould
+        self._into = into
 
     def shut(self) -> None:
         """Let nothing pass."""
-        self._to = self._mould = None
+        self._to = self._mould = self._into = None
 
     def through(self, data: bytes, begin: int, /) -> int:
         """Let pass what can from `begin` on; where the rest begins. Raises what `write` does."""
         to, mould = self._to, self._mould
         if to is None or mould is None or not self.open:
             return begin
-        end, text = chunks(data, begin, mould)
+        said = bytearray()
+        end, text = chunks(data, begin, mould, said)
         # Whatever waits to be sent says that a client may be slow.
         if end == begin or to.is_closing() or to.get_write_buffer_size():
             return begin
+        if self._into is not None:
+            self._into += said
         self._write(to, data if not begin and end == len(data) else memoryview(data)[begin:end])
         self.text += text
         self.passed += end - begin

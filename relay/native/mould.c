@@ -21,20 +21,21 @@ pair(Py_ssize_t first, Py_ssize_t second)
     return both;
 }
 
-/* (data, begin, mould) -> (where it is something else, bytes of text before that) */
+/* (data, begin, mould, into=None) -> (where it is something else, bytes of text before that) */
 static PyObject *
-looked(PyObject *const *args, Py_ssize_t count, const char *(*look)(const mould *, const char *, const char *, Py_ssize_t *))
+looked(PyObject *const *args, Py_ssize_t count, int chunked)
 {
+    PyObject *into = NULL;
     span data;
     mould kind;
     const char *reached;
     Py_ssize_t begin, size = 0;
 
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "three arguments are needed");
+    if (count != 3 && count != 4) {
+        PyErr_SetString(PyExc_TypeError, "three arguments are needed, or four");
         return NULL;
     }
-    if (bytes_of(args[0], &data) < 0 || mould_of(args[2], &kind) < 0)
+    if (bytes_of(args[0], &data) < 0 || mould_of(args[2], &kind) < 0 || (count == 4 && target_of(args[3], &into) < 0))
         return NULL;
     begin = PyLong_AsSsize_t(args[1]);
     if (begin == -1 && PyErr_Occurred())
@@ -43,21 +44,23 @@ looked(PyObject *const *args, Py_ssize_t count, const char *(*look)(const mould 
         PyErr_SetString(PyExc_ValueError, "begin is outside of data");
         return NULL;
     }
-    reached = look(&kind, data.begin + begin, data.end, &size);
+    reached = (chunked ? chunks : events)(&kind, data.begin + begin, data.end, &size);
+    if (into != NULL && append(into, &kind, data.begin + begin, reached, size, chunked) < 0)
+        return NULL;
     return pair(reached - data.begin, size);
 }
 
 static PyObject *
 run(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    return looked(args, count, events);
+    return looked(args, count, 0);
 }
 
 /* For tests, and for a valve in Python: the one in C has no need to come by here. */
 static PyObject *
 pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    return looked(args, count, chunks);
+    return looked(args, count, 1);
 }
 
 static PyMethodDef functions[] = {

@@ -94,6 +94,18 @@ value_of(char letter)
     return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
 }
 
+/* Behind the line that says how long the chunk is that begins here; NULL if there is none, or nothing in the chunk. */
+static const char *
+line_end(const char *place, const char *end, Py_ssize_t *length)
+{
+    const char *next = place;
+
+    *length = 0;
+    while (next < end && next - place < DIGITS && value_of(*next) >= 0)
+        *length = *length * 16 + value_of(*next++);
+    return *length == 0 || end - next < 4 || next[0] != '\r' || next[1] != '\n' ? NULL : next + 2;
+}
+
 /* As many chunks of a chunked body as hold such events and nothing else. */
 static const char *
 chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
@@ -108,12 +120,9 @@ chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
         if (length && starts(place, end, line))
             next += line.end - line.begin;
         else {
-            length = 0;
-            while (next < end && next - place < DIGITS && value_of(*next) >= 0)
-                length = length * 16 + value_of(*next++);
-            if (length == 0 || end - next < 4 || next[0] != '\r' || next[1] != '\n')
+            next = line_end(place, end, &length);
+            if (next == NULL)
                 return place;
-            next += 2;
             line.begin = place;
             line.end = next;
         }
@@ -125,6 +134,54 @@ chunks(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
         place = close + 2;
         *size += seen;
     }
+}
+
+/* Copy the texts of all events from one place to another, where there is nothing else. Behind the last one. */
+static char *
+texts(const mould *kind, const char *place, const char *end, char *to)
+{
+    while (place < end) {
+        const char *text = place + (kind->head.end - kind->head.begin);
+        Py_ssize_t size;
+
+        place = event(kind, place, end, &size);
+        memcpy(to, text, (size_t)size);
+        to += size;
+    }
+    return to;
+}
+
+/* Append the texts of what was found to be there, `size` bytes of them: events, or chunks of them. 0, or -1 with an error. */
+static int
+append(PyObject *into, const mould *kind, const char *place, const char *end, Py_ssize_t size, int chunked)
+{
+    Py_ssize_t before = PyByteArray_GET_SIZE(into), length;
+    char *to;
+
+    if (PyByteArray_Resize(into, before + size) < 0)
+        return -1;
+    to = PyByteArray_AS_STRING(into) + before;
+    if (!chunked)
+        texts(kind, place, end, to);
+    else
+        while (place < end) {
+            place = line_end(place, end, &length);
+            to = texts(kind, place, place + length, to);
+            place += length + 2;
+        }
+    return 0;
+}
+
+/* What texts are appended to: a bytearray, or nothing if it is None. 0, or -1 with an error. */
+static int
+target_of(PyObject *object, PyObject **into)
+{
+    if (object != Py_None && !PyByteArray_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a bytearray is needed, or None");
+        return -1;
+    }
+    *into = object == Py_None ? NULL : object;
+    return 0;
 }
 
 static int

@@ -13,6 +13,7 @@ typedef struct {
     vectorcallfunc call;
     PyObject *write, *rest, *broken; /* as in relay.valve.Valve */
     PyObject *to, *form;             /* the client's transport and the mould, both or neither */
+    PyObject *into;                  /* what their texts are appended to; NULL: nothing */
     mould kind;                      /* points into `form` */
     Py_ssize_t text, passed;
     char open;
@@ -79,6 +80,9 @@ pass(Valve *self, PyObject *data, Py_ssize_t begin)
     /* Whatever is called from here on may shut the valve. */
     Py_INCREF(to);
     open = flows(to);
+    /* What is called next may change the mould. */
+    if (open > 0 && self->into != NULL && append(self->into, &self->kind, start + begin, start + end, text, 1) < 0)
+        open = -1;
     if (open > 0 && (arguments[2] = between(data, begin, end)) == NULL)
         open = -1;
     if (open > 0) {
@@ -184,18 +188,22 @@ valve_shut(Valve *self, PyObject *nothing)
 {
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
+    Py_CLEAR(self->into);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 valve_let(Valve *self, PyObject *const *args, Py_ssize_t count)
 {
+    PyObject *into = NULL;
     mould kind;
 
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "two arguments are needed");
+    if (count != 2 && count != 3) {
+        PyErr_SetString(PyExc_TypeError, "two arguments are needed, or three");
         return NULL;
     }
+    if (count == 3 && target_of(args[2], &into) < 0)
+        return NULL;
     if (args[1] != self->form) {
         if (mould_of(args[1], &kind) < 0)
             return NULL;
@@ -205,6 +213,8 @@ valve_let(Valve *self, PyObject *const *args, Py_ssize_t count)
     }
     Py_INCREF(args[0]);
     Py_XSETREF(self->to, args[0]);
+    Py_XINCREF(into);
+    Py_XSETREF(self->into, into);
     Py_RETURN_NONE;
 }
 
@@ -217,6 +227,7 @@ valve_traverse(Valve *self, visitproc visit, void *arg)
     Py_VISIT(self->broken);
     Py_VISIT(self->to);
     Py_VISIT(self->form);
+    Py_VISIT(self->into);
     return 0;
 }
 
@@ -228,6 +239,7 @@ valve_clear(Valve *self)
     Py_CLEAR(self->broken);
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
+    Py_CLEAR(self->into);
     return 0;
 }
 

@@ -73,6 +73,17 @@ def test_where_to_begin_is_the_callers_choice(twin: Any) -> None:
     assert twin.run(data, len(data), PLAIN) == (len(data), 0)
 
 
+@both
+def test_texts_are_put_together_where_somebody_wants_them(twin: Any) -> None:
+    data, into = plain(b"one") + plain(b"") + plain(b'\\"two\\"') + b"odd", bytearray(b"zero")
+    assert twin.run(data, 0, PLAIN, None) == twin.run(data, 0, PLAIN, into) == (len(data) - 3, 10)
+    assert into == b'zeroone\\"two\\"'
+    data = chunk(plain(b"3") + plain(b"4")) + chunk(plain(b"5")) + chunk(plain(b"6") + b"odd")
+    assert twin.chunks(data, 0, PLAIN, into)[1] == 3
+    assert twin.run(filled(b"7", b"xy") + filled(b"8", b""), 0, FILLED, into)[1] == 2
+    assert into == b'zeroone\\"two\\"34578'
+
+
 def chunk(data: bytes, form: str = "%x") -> bytes:
     return (form % len(data)).encode() + b"\r\n" + data + b"\r\n"
 
@@ -158,6 +169,10 @@ def test_both_say_the_same(stream: tuple[bytes, int, Mould]) -> None:
         end, size = said[0]
         assert begin <= end <= len(data)
         assert 0 <= size <= end - begin
+        texts = [bytearray(b"before"), bytearray(b"before")]
+        assert said == [getattr(twin, name)(data, begin, mould, into) for twin, into in zip(TWINS, texts, strict=True)]
+        assert texts[0] == texts[1]
+        assert len(texts[0]) == len(b"before") + size
 
 
 @pytest.mark.skipif(not COMPILED, reason="Python's own errors are good enough")
@@ -173,6 +188,8 @@ def test_both_say_the_same(stream: tuple[bytes, int, Mould]) -> None:
         (b"a", 0, b"", b"", b"", 2**80),
         (b"a", -1, b"", b"", b"", 0),
         (b"a", 2, b"", b"", b"", 0),
+        (b"a", 0, PLAIN, b""),
+        (b"a", 0, PLAIN, [], None),
     ],
 )
 def test_the_one_in_c_refuses_what_it_was_not_made_for(arguments: tuple[Any, ...]) -> None:

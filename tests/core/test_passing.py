@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ class Reading:
         if self.meter.mould is None:
             self.valve.shut()
         else:
-            self.valve.let(self, self.meter.mould)
+            self.valve.let(self, self.meter.mould, self.meter.into)
 
     def end(self) -> None:
         assert not self.ended
@@ -97,11 +98,12 @@ class Wire:
         return False
 
 
-def read(pieces: Sequence[bytes]) -> Reading:
+def read(pieces: Sequence[bytes], *, keep_calls: bool = False) -> Reading:
     loop = asyncio.new_event_loop()
     try:
         connection = Connection(Outbox(loop, ()))
         reading = Reading(connection.valve)
+        reading.meter.keep_calls = keep_calls
         wire: Any = Wire()
         connection.connection_made(wire)
         connection.begin(reading)
@@ -123,6 +125,58 @@ def test_chunks_of_text_pass_as_they_came() -> None:
     assert reading.ended
     assert reading.meter.complete
     assert reading.meter.seen == len("Hello there!") / 4
+
+
+def call(text: str, name: str = "") -> bytes:
+    """A piece of a call's arguments; its first one, if it has a name."""
+    begins = f'"id":"{name}","type":"function",' if name else ""
+    named = '"name":"f",' if name else ""
+    said = f'{{"index":0,{begins}"function":{{{named}"arguments":{json.dumps(text)}}}}}'
+    return f'data: {{"id":"c","choices":[{{"index":0,"delta":{{"tool_calls":[{said}]}}}}]}}\n\n'.encode()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 50, 10_000])
+def test_arguments_pass_too_and_are_there_for_who_checks_them(cut: int) -> None:
+    first, second = '{"text": "say \\"é\\"\n' + "x" * 60 + '"}', '{"n": ' + "1" * 60 + "}"
+    events = [event("I will.")]
+    for name, arguments in (("c1", first), ("c2", second)):
+        events += [call("", name), *(call(letter) for letter in arguments)]
+    chunks = b"".join(map(chunk, [*events, END, DONE])) + b"0\r\n\r\n"
+    pieces = [HEAD, *map(chunk, [*events, END, DONE]), b"0\r\n\r\n"] if cut == 1 else []
+    reading = read(
+        pieces or [HEAD, *(chunks[place : place + cut * 40] for place in range(0, len(chunks), cut * 40))],
+        keep_calls=True,
+    )
+    assert [(one.id, one.arguments) for one in reading.meter.calls()] == [("c1", first), ("c2", second)]
+    assert reading.body == b"".join([*events, END, DONE])
+    assert reading.meter.complete
+    if cut == 1:
+        # All but the first with text of each.
+        assert reading.passed == len(first) + len(second) - 2
+
+
+CALLS = st.one_of(
+    st.builds(call, st.sampled_from(["a", "b\n", '"', "é"])),
+    st.builds(call, st.sampled_from(["", "a"]), st.sampled_from(["c1", "c2", "c3"])),
+    st.builds(event, st.sampled_from(["a", "b"])),
+    st.just(b": a comment\n\n"),
+)
+
+
+@FEW
+@given(st.lists(CALLS, max_size=14), st.lists(st.integers(0, 5000), max_size=8), st.booleans())
+def test_calls_are_put_together_as_if_nothing_had_passed(events: list[bytes], cuts: list[int], each: bool) -> None:
+    if each:
+        pieces = [HEAD, *map(chunk, events)]
+    else:
+        data = HEAD + b"".join(map(chunk, events))
+        places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+        pieces = [data[start:stop] for start, stop in itertools.pairwise(places)]
+    reading = read(pieces, keep_calls=True)
+    whole, decoder = Meter(keep_calls=True), ChatDecoder()
+    whole.add(decoder.feed(b"".join(events)))
+    assert reading.body == b"".join(events)
+    assert reading.meter.calls() == whole.calls()
 
 
 @pytest.mark.parametrize("form", ["%X", "%x"])

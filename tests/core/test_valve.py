@@ -67,6 +67,7 @@ class Run:
         self.client = Client()
         self.valve = twin.Valve(self.write, self.rest, self.broken)
         self.during: Callable[[], None] = lambda: None
+        self.into = bytearray()
 
     def write(self, to: Writable, data: Buffer) -> None:
         assert to is self.client
@@ -130,6 +131,25 @@ def test_the_last_word_on_what_may_pass_counts(twin: Any) -> None:
     valve.let(run.client, MOULD)
     valve(first)
     assert run.told == [("rest", first), ("passed", second), ("passed", first)]
+
+
+@both
+def test_what_passes_is_put_together_where_somebody_wants_it(twin: Any) -> None:
+    run = Run(twin)
+    valve = run.opened()
+    valve.let(run.client, MOULD, run.into)
+    valve(said(b"a") + said(b"b\\n") + ODD)
+    run.client.waiting = 1
+    valve(said(b"not"))
+    run.client.waiting = 0
+    valve.let(run.client, MOULD, None)
+    valve(said(b"not"))
+    valve.let(run.client, MOULD, run.into)
+    valve(said(b"c"))
+    valve.shut()
+    valve.let(run.client, MOULD)
+    valve(said(b"not"))
+    assert run.into == b"ab\\nc"
 
 
 @both
@@ -200,6 +220,8 @@ def test_a_valve_goes_with_those_that_it_knows(twin: Any) -> None:
         lambda kind, valve: valve(b"", b""),
         lambda kind, valve: valve(data=b""),
         lambda kind, valve: valve.let(None),
+        lambda kind, valve: valve.let(None, MOULD, b""),
+        lambda kind, valve: valve.let(None, MOULD, None, None),
         lambda kind, valve: valve.let(None, (b"", b"")),
         lambda kind, valve: valve.let(None, ("", b"", b"", 0)),
         lambda kind, valve: valve.let(None, (b"", b"", b"", "")),
@@ -241,7 +263,7 @@ def test_what_is_no_use_of_it_is_a_type_error(wrong: Callable[[Any, Any], None])
         ).map(b"".join),
         max_size=6,
     ),
-    st.lists(st.sampled_from(["open", "closed", "let", "other", "shut", "full", "empty", "left"]), max_size=6),
+    st.lists(st.sampled_from(["open", "closed", "let", "kept", "other", "shut", "full", "empty", "left"]), max_size=6),
 )
 def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str]) -> None:
     runs = [Run(twin) for twin in TWINS]
@@ -251,6 +273,7 @@ def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str])
             "open": lambda valve=valve: setattr(valve, "open", True),
             "closed": lambda valve=valve: setattr(valve, "open", False),
             "let": lambda valve=valve, client=client: valve.let(client, MOULD),
+            "kept": lambda valve=valve, client=client, run=run: valve.let(client, MOULD, run.into),
             "other": lambda valve=valve, client=client: valve.let(client, OTHER),
             "shut": valve.shut,
             "full": lambda client=client: setattr(client, "waiting", 9),
@@ -262,5 +285,5 @@ def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str])
             if number < len(turns):
                 ways[turns[number]]()
     one, two = runs
-    assert one.told == two.told
+    assert (one.told, one.into) == (two.told, two.into)
     assert (one.valve.text, one.valve.passed, one.valve.open) == (two.valve.text, two.valve.passed, two.valve.open)

@@ -483,7 +483,8 @@ async def test_a_stream_with_tools_is_skimmed_and_its_calls_are_judged_all_the_s
         "function": {"name": "weather", "arguments": ""},
     }
     pieces: list[dict[str, Any]] = [
-        {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in ('{"ci', 'ty": ', "7}")
+        {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+        for piece in ('{"ci', 'ty": ', *("7" for _ in range(50)), "}")
     ]
     words: list[dict[str, Any]] = [{"content": f"word {number}"} for number in range(50)]
     upstream.scripts = [
@@ -499,7 +500,7 @@ async def test_a_stream_with_tools_is_skimmed_and_its_calls_are_judged_all_the_s
     async with relay.chat(stream=True, tools=[tool]) as response:
         assert b"[DONE]" in await response.read()
     assert (await relay.row()).tools == "invalid"
-    assert len(decoded) < 12, "most of its text was not read"
+    assert len(decoded) < 12, "most of its text and of its arguments was not read"
 
 
 @pytest.mark.promise("C-01")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import relay_anthropic
@@ -77,6 +77,44 @@ PIECES = st.one_of(
 def test_any_stream_cut_anywhere_ends_as_its_decoder_says(pieces: list[bytes], cuts: list[int], ends: str) -> None:
     data = b"".join([START, OPEN, *pieces]).replace(b"\n", ends.encode())
     assert end(skimmed(data, cuts)) == end(decoded(data))
+
+
+def call_start(index: int, number: int) -> bytes:
+    return event(
+        "content_block_start", index=index, content_block={"type": "tool_use", "id": f"t{number}", "name": "f"}
+    )
+
+
+def call_delta(text: str, padding: int, index: int) -> bytes:
+    return delta(text, "input_json_delta", "partial_json", padding, index)
+
+
+ARGUMENTS = st.sampled_from(["", "a", "ab", '{"a": "', '"}', "\n", "\\", '\\"', "\x00é漢😀", "x" * 40])
+CALL_PIECES = st.one_of(
+    st.builds(call_delta, ARGUMENTS, st.integers(0, 2), st.sampled_from([1, 1, 1, 2])),
+    st.builds(call_start, st.sampled_from([1, 1, 2]), st.integers(1, 3)),
+    st.builds(lambda index: event("content_block_stop", index=index), st.sampled_from([1, 2])),
+    st.builds(delta, WORDS),
+    st.just(event("ping")),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 10_000), max_size=4), st.booleans())
+@example([call_start(1, 1)] + [call_delta("x", 0, 1)] * 9, [], True)
+def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(
+    pieces: list[bytes], cuts: list[int], each: bool
+) -> None:
+    pieces = [START, OPEN, *pieces]
+    data, decoder, whole = b"".join(pieces), MessagesDecoder(), Meter(keep_calls=True)
+    whole.add(decoder.feed(data))
+    meter = messages_meter()
+    meter.keep_calls = True
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    for piece in pieces if each else [data[start:stop] for start, stop in itertools.pairwise(places)]:
+        meter.feed(piece)
+    if whole.error is None:
+        assert meter.calls() == whole.calls()
 
 
 @pytest.mark.parametrize("together", [1, 5])

@@ -333,6 +333,57 @@ def test_chunks_that_begin_and_end_like_text_are_read_all_the_same(kind: str, cu
     assert meter.complete or meter.error
 
 
+def call_piece(index: int, number: int = 0, **more: Any) -> bytes:
+    """A piece of a call's arguments, in which another call may begin."""
+    said = {"index": index, **({"id": f"c{number}", "type": "function"} if number else {}), **more}
+    return event(chunk() | {"choices": [{"index": 0, "delta": {"tool_calls": [said]}, "finish_reason": None}]})
+
+
+ARGUMENTS = st.sampled_from(
+    ["", "a", "ab", '{"a": "', '"}', "\n", "\\", '\\"', "\x00é漢😀", "\ud83d", "\ude00", "x" * 40]
+)
+CALL_PIECES = st.one_of(
+    st.builds(
+        lambda index, text: call_piece(index, function={"arguments": text}), st.sampled_from([0, 0, 0, 1]), ARGUMENTS
+    ),
+    st.builds(
+        lambda index, number, text: call_piece(index, number, function={"name": "f", "arguments": text}),
+        st.sampled_from([0, 0, 1]),
+        st.integers(1, 3),
+        ARGUMENTS,
+    ),
+    WORDS.map(chunk).map(event),
+    st.just(event(chunk(usage=USAGE))),
+    st.just(b": comment\n\n"),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 10_000), max_size=4), st.booleans())
+@example(
+    [call_piece(0, 1, function={"name": "f", "arguments": ""})] + [call_piece(0, function={"arguments": "x"})] * 9,
+    [],
+    True,
+)
+def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(
+    pieces: list[bytes], cuts: list[int], each: bool
+) -> None:
+    data, decoder, whole = b"".join(pieces), ChatDecoder(), Meter(keep_calls=True)
+    whole.add(decoder.feed(data))
+    meter = chat_meter(ChatDecoder())
+    meter.keep_calls = True
+    if each:
+        for piece in pieces:
+            meter.feed(piece)
+    else:
+        places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+        for start, stop in itertools.pairwise(places):
+            meter.feed(data[start:stop])
+    if whole.error is None:
+        assert meter.calls() == whole.calls()
+        assert meter.calls() == whole.calls()
+
+
 def test_tool_calls_between_what_begins_and_ends_like_text_are_kept_for_who_checks_them() -> None:
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     data = [
