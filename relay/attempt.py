@@ -429,7 +429,7 @@ class Attempt:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
             if self.call.check is not None:
                 # Calls of tools are put together to be judged; all else of the stream need not be read for that.
-                if isinstance(counter, SkimmingMeter) and counter.tells_calls:
+                if isinstance(counter, SkimmingMeter):
                     counter.keep_calls = True
                 else:
                     counter = None

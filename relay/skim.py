@@ -48,10 +48,9 @@ class SkimmingMeter(Meter):
 
     Of arguments that somebody will check, what fits a mould is kept as it is spelled (`Meter.room`) and read later.
 
-    `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `tells_calls`:
-    whether its decoder tells all of a tool's arguments to whoever sees every piece of them and not every piece of text.
-    `count` does what `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own, to
-    the end of the first event with text: it gives where that begins and ends, and its mould where it knows that.
+    `mould` makes a mould of one event that was decoded, or says None if the event is not plain text. `count` does what
+    `add(decoder.feed(data))` does with the meter that it is given, in a way of the decoder's own, to the end of the
+    first event with text: it gives where that begins and ends, and its mould where it knows that.
     """
 
     __slots__ = (
@@ -63,7 +62,6 @@ class SkimmingMeter(Meter):
         "_tail",
         "into",
         "span",
-        "tells_calls",
     )
 
     def __init__(
@@ -71,11 +69,9 @@ class SkimmingMeter(Meter):
         decoder: StreamDecoder,
         mould: Callable[[bytes], Mould | None],
         *,
-        tells_calls: bool = True,
         count: Callable[[bytes, Meter], tuple[int, int, Mould | None]] | None = None,
     ) -> None:
         super().__init__()
-        self.tells_calls = tells_calls
         self.span = NOWHERE
         """Where in the bytes that it was given last it saw whole events of plain text and nothing else."""
         self._decoder = decoder

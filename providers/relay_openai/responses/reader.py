@@ -71,7 +71,7 @@ class _Item:
 class Reader:
     """Turns parsed events into the hub's. Without `fill`, texts whose pieces were not seen are not made up for.
 
-    That is for meters, which measure most pieces without reading them.
+    That is for meters, which measure most pieces without reading them. They do read the first piece of each call.
     """
 
     __slots__ = ("_called", "_fill", "_items", "_next", "started")
@@ -104,7 +104,7 @@ class Reader:
         """The answer is complete, or as complete as it will be: items that were not told before, count and reason."""
         self.start(response, out)
         output = response.get("output")
-        if not self._items or (self._fill and not all(item.done for item in self._items.values())):
+        if not all(item.done for item in self._items.values()) or not self._items:
             for place, item in enumerate(output if isinstance(output, list) else ()):
                 if isinstance(item, dict):
                     self.done(place, item, out)
@@ -337,13 +337,13 @@ class Reader:
             shown = fields.get("input")
             if part.told:
                 out.append(ArgumentsDelta(part.index, TAIL))
-            elif self._fill and isinstance(shown, str):
+            elif isinstance(shown, str):
                 out.append(ArgumentsDelta(part.index, HEAD + escaped(shown) + TAIL))
             return
         arguments = fields.get("arguments")
         if isinstance(arguments, dict):
             arguments = dumps(arguments).decode("utf-8")
-        if self._fill and not part.told and isinstance(arguments, str) and arguments:
+        if not part.told and isinstance(arguments, str) and arguments:
             out.append(ArgumentsDelta(part.index, arguments))
 
     def _finish_other(self, fields: dict[str, Any], out: list[Event]) -> None:

@@ -31,7 +31,7 @@ _OPENING = 65_536
 
 def responses_meter(decoder: ResponsesDecoder) -> SkimmingMeter:
     """A meter that decodes what is no piece of text."""
-    return SkimmingMeter(decoder, piece_mould, tells_calls=False)
+    return SkimmingMeter(decoder, piece_mould)
 
 
 def piece_mould(event: bytes) -> Mould | None:

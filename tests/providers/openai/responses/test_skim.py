@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay import Head, Target, Upstream
@@ -97,6 +97,54 @@ VALUES = st.lists(st.one_of(PIECES, PIECES, OTHERS), max_size=12)
 def test_the_meter_ends_where_the_decoder_does(values: list[Any], cuts: list[int], complete: bool) -> None:
     data = stream(*values, end=complete)
     assert end(skimmed(data, cuts)) == end(decoded(data))
+
+
+TEXTS = st.sampled_from(["a", "ab", '{"a": "', '"}', "\n", "\\", '\\"', "\x00é漢😀", "x" * 40])
+PLACES = st.sampled_from([0, 0, 0, 1])
+CALLED = st.sampled_from(["function_call", "function_call", "custom_tool_call"])
+
+
+def item(kind: str, place: int, called: str, text: str = "") -> dict[str, Any]:
+    """A call that is announced, or complete."""
+    name = "input" if called == "custom_tool_call" else "arguments"
+    fields = {"type": called, "id": f"fc_{place}", "call_id": f"c{place}", "name": "f", name: text}
+    return {"type": f"response.output_item.{kind}", "output_index": place, "item": fields}
+
+
+def call_delta(place: int, called: str, text: str, filling: str | None) -> dict[str, Any]:
+    kind = "custom_tool_call_input" if called == "custom_tool_call" else "function_call_arguments"
+    return piece(text, 7, kind=kind, filling=filling) | {"output_index": place, "item_id": f"fc_{place}"}
+
+
+CALL_PIECES = st.one_of(
+    st.builds(call_delta, PLACES, CALLED, TEXTS, FILLING),
+    st.builds(call_delta, PLACES, st.just("function_call"), TEXTS, st.just("x")),
+    st.builds(item, st.sampled_from(["added", "added", "done"]), PLACES, CALLED, TEXTS),
+    st.builds(lambda text: piece(text, 3) | {"output_index": 5}, WORDS),
+    st.just({"type": "keepalive", "sequence_number": 1}),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 9999), max_size=4), st.booleans(), st.booleans())
+@example([item("added", 0, "function_call"), *[call_delta(0, "function_call", "x", "x")] * 9], [], True, True)
+def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(
+    values: list[Any], cuts: list[int], each: bool, complete: bool
+) -> None:
+    output = [one["item"] for one in values if one["type"] == "response.output_item.done"] if complete else []
+    answer = {**ANSWER, "status": "completed", "usage": USAGE, "output": output}
+    first = {"type": "response.created", "response": ANSWER}
+    frames = [*map(frame, [first, *values, {"type": "response.completed", "response": answer}])]
+    data, decoder, whole = b"".join(frames), ResponsesDecoder(), Meter(keep_calls=True)
+    whole.add(decoder.feed(data))
+    meter = responses_meter(ResponsesDecoder(fill=False))
+    meter.keep_calls = True
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    for one in frames if each else [data[start:stop] for start, stop in itertools.pairwise(places)]:
+        if not meter.complete:
+            meter.feed(one)
+    assert meter.calls() == whole.calls()
+    assert meter.complete == whole.complete
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -409,7 +409,7 @@ def test_events_of_unknown_kinds_and_shapes_are_passed_over() -> None:
     assert parts(ADDED, *odd, delta("Hi"), done(message("Hi")), completed(message("Hi"))) == [Text("Hi")]
 
 
-def test_a_meters_decoder_makes_up_for_nothing_that_it_did_not_see() -> None:
+def test_a_meters_decoder_makes_up_for_no_texts_but_for_arguments_that_it_did_not_see() -> None:
     decoder = ResponsesDecoder(fill=False)
     item = {"id": "r", "type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]}
     events = decoder.feed(
@@ -419,7 +419,7 @@ def test_a_meters_decoder_makes_up_for_nothing_that_it_did_not_see() -> None:
     folded = Fold()
     folded.add(events)
     assert [getattr(part, "text", getattr(part, "arguments", "")) for part in folded.response().choices[0].parts] == [
-        "",
+        "{}",
         "",
     ]
     assert folded.complete
