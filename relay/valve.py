@@ -61,13 +61,14 @@ class Valve:
         to, mould = self._to, self._mould
         if to is None or mould is None or not self.open:
             return begin
-        said = bytearray()
+        into = self._into
+        said = None if into is None else bytearray()
         end, text = chunks(data, begin, mould, said)
         # Whatever waits to be sent says that a client may be slow.
         if end == begin or to.is_closing() or to.get_write_buffer_size():
             return begin
-        if self._into is not None:
-            self._into += said
+        if into is not None and said is not None:
+            into += said
         self._write(to, data if not begin and end == len(data) else memoryview(data)[begin:end])
         self.text += text
         self.passed += end - begin
