@@ -224,7 +224,7 @@ value(reader *from, const field *of, int depth)
         look(from, begin, &found);
         if (of->forms & TEXT)
             from->tokens += tokens_of(begin, found);
-        else if (PyTuple_GET_SIZE(of->words) && !among((span){begin, found.end}, of->words))
+        else if (of->words != NULL && !among((span){begin, found.end}, of->words))
             return 0;
         return 1;
     case '[':
@@ -248,7 +248,7 @@ value(reader *from, const field *of, int depth)
         return literal(from, "null");
     default:
         if (of->forms & WORD)
-            return !PyTuple_GET_SIZE(of->words) && scalar(from);
+            return of->words == NULL && scalar(from);
     }
     return of->forms & REST && any(from, NULL, depth);
 }
@@ -320,6 +320,7 @@ add(plan *to, PyObject *from, fields *made)
     for (place = 0; place < many; place++) {
         PyObject *one = PyTuple_GET_ITEM(from, place), *name, *inner;
         field *found = &to->fields[made->first + place];
+        int nested;
 
         if (!PyTuple_Check(one)
             || !PyArg_ParseTuple(one, "SiO!i", &name, &found->forms, &PyTuple_Type, &inner, &found->tokens)) {
@@ -328,8 +329,9 @@ add(plan *to, PyObject *from, fields *made)
             return -1;
         }
         found->name = (span){PyBytes_AS_STRING(name), PyBytes_AS_STRING(name) + PyBytes_GET_SIZE(name)};
-        found->words = inner;
-        if (found->forms & (MANY | ONE) ? add(to, inner, &found->inner) < 0 : !words(inner)) {
+        nested = found->forms & (MANY | ONE);
+        found->words = nested || !PyTuple_GET_SIZE(inner) ? NULL : inner;
+        if (nested ? add(to, inner, &found->inner) < 0 : !words(inner)) {
             if (!PyErr_Occurred())
                 PyErr_SetString(PyExc_TypeError, "what is in a field are fields, or bytes");
             return -1;

@@ -15,8 +15,8 @@ typedef struct {
 /* One of relay.outline.Field. */
 typedef struct {
     span name;
-    PyObject *words; /* its `inner`, if those are bytes */
-    fields inner;    /* and if they are fields */
+    PyObject *words; /* its `inner`, if there are any and they are bytes; NULL if not */
+    fields inner;    /* those, if they are fields */
     int forms, tokens;
 } field;
 
