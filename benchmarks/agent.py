@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["body"]
+__all__ = ["body", "tools"]
 
 TOOLS, STEPS = 18, 20
 LINE = "The function reads each line of the file and returns what it found, or nothing where the line is empty.\n"
@@ -51,9 +51,7 @@ def chat() -> dict[str, Any]:
         call = {"id": call_id(step), "type": "function", "function": function}
         messages.append({"role": "assistant", "content": LINE, "tool_calls": [call]})
         messages.append({"role": "tool", "tool_call_id": call_id(step), "content": RESULT})
-    functions = [{"name": name(number), "description": ABOUT, "parameters": SCHEMA} for number in range(TOOLS)]
-    tools = [{"type": "function", "function": function} for function in functions]
-    return {"messages": messages, "max_tokens": MOST, "tools": tools}
+    return {"messages": messages, "max_tokens": MOST}
 
 
 def responses() -> dict[str, Any]:
@@ -66,11 +64,7 @@ def responses() -> dict[str, Any]:
         call = {"call_id": call_id(step), "name": name(step), "arguments": json.dumps(arguments(step))}
         items.append({"type": "function_call", **call})
         items.append({"type": "function_call_output", "call_id": call_id(step), "output": RESULT})
-    tools = [
-        {"type": "function", "name": name(number), "description": ABOUT, "parameters": SCHEMA, "strict": False}
-        for number in range(TOOLS)
-    ]
-    return {"instructions": RULES, "input": items, "max_output_tokens": MOST, "store": False, "tools": tools}
+    return {"instructions": RULES, "input": items, "max_output_tokens": MOST, "store": False}
 
 
 def messages() -> dict[str, Any]:
@@ -82,8 +76,7 @@ def messages() -> dict[str, Any]:
         result = {"tool_use_id": call_id(step), "content": [{"type": "text", "text": RESULT}]}
         turns.append({"role": "user", "content": [{"type": "tool_result", **result}]})
     system = [{"type": "text", "text": RULES, "cache_control": {"type": "ephemeral"}}]
-    tools = [{"name": name(number), "description": ABOUT, "input_schema": SCHEMA} for number in range(TOOLS)]
-    return {"system": system, "messages": turns, "max_tokens": MOST, "tools": tools}
+    return {"system": system, "messages": turns, "max_tokens": MOST}
 
 
 def gemini() -> dict[str, Any]:
@@ -94,14 +87,10 @@ def gemini() -> dict[str, Any]:
         contents.append({"role": "model", "parts": [{"text": LINE}, {"functionCall": call}]})
         result = {"name": name(step), "response": {"output": RESULT}}
         contents.append({"role": "user", "parts": [{"functionResponse": result}]})
-    functions = [
-        {"name": name(number), "description": ABOUT, "parametersJsonSchema": SCHEMA} for number in range(TOOLS)
-    ]
     return {
         "systemInstruction": {"parts": [{"text": RULES}]},
         "contents": contents,
         "generationConfig": {"maxOutputTokens": MOST},
-        "tools": [{"functionDeclarations": functions}],
     }
 
 
@@ -113,9 +102,21 @@ TURNS: Mapping[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+def tools(dialect: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Definitions of tools that are all alike."""
+    described = [{"name": one, "description": ABOUT} for one in names]
+    if dialect == "openai-chat":
+        return [{"type": "function", "function": {**one, "parameters": SCHEMA}} for one in described]
+    if dialect == "openai-responses":
+        return [{"type": "function", **one, "parameters": SCHEMA, "strict": False} for one in described]
+    if dialect == "anthropic-messages":
+        return [{**one, "input_schema": SCHEMA} for one in described]
+    return [{"functionDeclarations": [{**one, "parametersJsonSchema": SCHEMA} for one in described]}]
+
+
 def body(dialect: str, model: str) -> bytes:
     """The request, 86 KB of it, as official clients write it."""
-    asked = TURNS[dialect]()
+    asked = {**TURNS[dialect](), "tools": tools(dialect, map(name, range(TOOLS)))}
     if dialect != "gemini":
         asked = {"model": model, **asked}
     return json.dumps(asked, separators=(",", ":")).encode()

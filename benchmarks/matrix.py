@@ -8,8 +8,9 @@ from statistics import median
 __all__ = ["DIALECTS", "KINDS", "table"]
 
 DIALECTS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")
-KINDS = ("whole", "turn", "stream")
-HEADS = ("Client", "Upstream", "us a call", "against bare", "us a turn", "against bare", "us a piece", "against bare")
+KINDS = ("whole", "turn", "stream", "call")
+UNITS = ("us an answer", "us a turn", "us a piece", "us a piece of a call")
+HEADS = ("Client", "Upstream", *(head for unit in UNITS for head in (unit, "against bare")))
 
 
 def table(rounds: Sequence[Mapping[str, Mapping[str, float]]]) -> str:

@@ -6,6 +6,8 @@
  *
  *     "model":"mock-COUNT-PAUSE"    with "stream":true, COUNT pieces of text, PAUSE milliseconds apart (0: at once);
  *                                   without, one whole answer after PAUSE milliseconds
+ *     "model":"mock-COUNT-PAUSE-call"  the same pieces, as those of a tool's arguments; not in the Gemini API, which sends
+ *                                   those at once
  *
  * A path that ends in /messages is answered as Anthropic Messages, one in /responses as OpenAI Responses, one that asks
  * to generate content as the Gemini API (whose model and whose wish to stream stand in the path), every other POST as
@@ -40,6 +42,7 @@ typedef struct {
     enum Dialect dialect;
     int count, left, pause;     /* pieces of the answer, those still to write, ms between them */
     int begun;                  /* the stream's head was written */
+    int calls;                  /* the pieces are of a tool's arguments */
     int streams;                /* 0: one whole answer */
     int active;                 /* an answer is being written */
     long long due;              /* ns; when the next piece is to be written */
@@ -90,6 +93,9 @@ static void piece(Buffer *b, const char *form, ...) {
 
 #define CHUNK "data: {\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"mock\","
 #define BLOCK "event: content_block_"
+#define CALL "\"tool_calls\":[{\"index\":0,"
+#define ARGUMENTS "function_call_arguments.delta"
+#define CALLED "\"item_id\":\"fc_mock\",\"output_index\":0,"
 #define RESPONSE "\"response\":{\"id\":\"resp_mock\",\"object\":\"response\",\"created_at\":1700000000,\"model\":\"mock\","
 #define PART "\"item_id\":\"msg_mock\",\"output_index\":0,\"content_index\":0,"
 #define GENERATED "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"%s\"}]},\"index\":0%s}],"
@@ -106,6 +112,31 @@ static void event(Peer *p, const char *kind, int number, const char *form, ...) 
     piece(&p->out, "event: response.%s\ndata: {\"type\":\"response.%s\",%s,\"sequence_number\":%d}\n\n", kind, kind, rest, number);
 }
 
+/* A piece of the arguments. */
+static void argument(Peer *p, const char *text, int number) {
+    if (p->dialect == RESPONSES)
+        event(p, ARGUMENTS, number, CALLED "\"delta\":\"%s\"", text);
+    else if (p->dialect == MESSAGES)
+        piece(&p->out, BLOCK "delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\","
+              "\"partial_json\":\"%s\"}}\n\n", text);
+    else
+        piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{" CALL "\"function\":{\"arguments\":\"%s\"}}]},\"finish_reason\":null}]}\n\n", text);
+}
+
+/* The call, and the first bytes of its arguments. */
+static void call_begins(Peer *p) {
+    if (p->dialect == RESPONSES)
+        event(p, "output_item.added", 1, "\"output_index\":0,\"item\":{\"id\":\"fc_mock\",\"type\":\"function_call\","
+              "\"status\":\"in_progress\",\"call_id\":\"call_mock\",\"name\":\"write\",\"arguments\":\"\"}");
+    else if (p->dialect == MESSAGES)
+        piece(&p->out, BLOCK "start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"tool_use\","
+              "\"id\":\"call_mock\",\"name\":\"write\",\"input\":{}}}\n\n");
+    else
+        piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"," CALL "\"id\":\"call_mock\",\"type\":\"function\","
+              "\"function\":{\"name\":\"write\",\"arguments\":\"\"}}]},\"finish_reason\":null}]}\n\n");
+    argument(p, "{\\\"text\\\":\\\"", 2);
+}
+
 static void stream_head(Peer *p) {
     static const char head[] =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -113,19 +144,29 @@ static void stream_head(Peer *p) {
     if (p->dialect == GEMINI) return;
     if (p->dialect == RESPONSES) {
         event(p, "created", 0, RESPONSE "\"status\":\"in_progress\",\"output\":[]}");
+        if (p->calls) {
+            call_begins(p);
+            return;
+        }
         event(p, "output_item.added", 1, "\"output_index\":0,\"item\":{\"id\":\"msg_mock\",\"type\":\"message\","
               "\"status\":\"in_progress\",\"role\":\"assistant\",\"content\":[]}");
         event(p, "content_part.added", 2, PART "\"part\":{\"type\":\"output_text\",\"text\":\"\",\"annotations\":[]}");
         return;
     }
     if (p->dialect == CHAT) {
-        piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n");
+        if (p->calls)
+            call_begins(p);
+        else
+            piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n");
         return;
     }
     piece(&p->out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_mock\",\"type\":\"message\","
           "\"role\":\"assistant\",\"model\":\"mock\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"
           "\"usage\":{\"input_tokens\":20,\"output_tokens\":1}}}\n\n");
-    piece(&p->out, BLOCK "start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
+    if (p->calls)
+        call_begins(p);
+    else
+        piece(&p->out, BLOCK "start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
 }
 
 static void stream_piece(Peer *p, long long at) {
@@ -133,6 +174,9 @@ static void stream_piece(Peer *p, long long at) {
     if (p->dialect == GEMINI) {
         snprintf(text, sizeof text, " @%016llx", at);
         piece(&p->out, GENERATED BESIDE "\r\n\r\n", text, "", p->count - p->left + 1, p->count - p->left + 21);
+    } else if (p->calls) {
+        snprintf(text, sizeof text, " @%016llx", at);
+        argument(p, text, p->count - p->left + 3);
     } else if (p->dialect == RESPONSES)
         event(p, "output_text.delta", p->count - p->left + 3, PART "\"delta\":\" @%016llx\"", at);
     else if (p->dialect == MESSAGES)
@@ -143,21 +187,27 @@ static void stream_piece(Peer *p, long long at) {
 
 static void stream_end(Peer *p) {
     int count = p->count;
+    if (p->calls) argument(p, "\\\"}", count + 3);
     if (p->dialect == GEMINI) {
         piece(&p->out, GENERATED BESIDE "\r\n\r\n", "", ",\"finishReason\":\"STOP\"", count, count + 20);
     } else if (p->dialect == RESPONSES) {
-        event(p, "output_text.done", count + 3, PART "\"text\":\"\"");
-        event(p, "output_item.done", count + 4, "\"output_index\":0,\"item\":{\"id\":\"msg_mock\",\"type\":\"message\","
-              "\"status\":\"completed\",\"role\":\"assistant\",\"content\":[]}");
+        if (p->calls)
+            event(p, "output_item.done", count + 4, "\"output_index\":0,\"item\":{\"id\":\"fc_mock\",\"type\":\"function_call\","
+                  "\"status\":\"completed\",\"call_id\":\"call_mock\",\"name\":\"write\"}");
+        else {
+            event(p, "output_text.done", count + 3, PART "\"text\":\"\"");
+            event(p, "output_item.done", count + 4, "\"output_index\":0,\"item\":{\"id\":\"msg_mock\",\"type\":\"message\","
+                  "\"status\":\"completed\",\"role\":\"assistant\",\"content\":[]}");
+        }
         event(p, "completed", count + 5, RESPONSE "\"status\":\"completed\",\"output\":[],\"usage\":{\"input_tokens\":20,"
               "\"output_tokens\":%d,\"total_tokens\":%d}}", count, count + 20);
     } else if (p->dialect == MESSAGES) {
         piece(&p->out, BLOCK "stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n");
-        piece(&p->out, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},"
-              "\"usage\":{\"output_tokens\":%d}}\n\n", count);
+        piece(&p->out, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"%s\",\"stop_sequence\":null},"
+              "\"usage\":{\"output_tokens\":%d}}\n\n", p->calls ? "tool_use" : "end_turn", count);
         piece(&p->out, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
     } else {
-        piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
+        piece(&p->out, CHUNK "\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"%s\"}]}\n\n", p->calls ? "tool_calls" : "stop");
         if (p->usage)
             piece(&p->out, CHUNK "\"choices\":[],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":%d,\"total_tokens\":%d}}\n\n", count, count + 20);
         piece(&p->out, "data: [DONE]\n\n");
@@ -253,7 +303,9 @@ static void answer(int fd) {
         char *generate = memmem(p->in.data, path, "enerateContent", 14);
         char *model = generate ? memmem(p->in.data, path, "/mock-", 6) : memmem(text, length, "\"mock-", 6);
         char *streams = memmem(text, length, "\"stream\"", 8);
-        if (model) sscanf(model + 6, "%d-%d", &count, &pause);
+        char call = 0;
+        if (model) sscanf(model + 6, "%d-%d-%c", &count, &pause, &call);
+        p->calls = call == 'c' && !generate;
         p->streams = generate ? memmem(p->in.data, path, ":streamG", 8) != NULL
                               : streams && memmem(streams, 16 < length ? 16 : length, "true", 4);
         p->usage = memmem(text, length, "include_usage", 13) != NULL;

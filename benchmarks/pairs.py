@@ -4,8 +4,8 @@
     python benchmarks/pairs.py --save     and write the results where the documentation takes its table from
 
 One relay with an upstream of each dialect is asked in each dialect: whole answers to a short question and to a turn of
-a coding agent (`agent.py`), and streams without a pause. Where both are the same, bytes pass through. The bare
-pass-through cannot translate: it is asked in Chat Completions.
+a coding agent (`agent.py`), and streams without a pause, of a text and of a tool's arguments. Where both are the same,
+bytes pass through. The bare pass-through cannot translate: it is asked in Chat Completions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["PairPhase", "phases"]
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "pairs.json"
 ROUNDS = 3
-WHOLE, STREAM = "mock-0-0", "mock-200-0"
+WHOLE, STREAM, CALL = "mock-0-0", "mock-200-0", "mock-200-0-call"
 PIECES = 200
 """Of each stream."""
 UPSTREAMS: Mapping[str, str] = {
@@ -63,7 +63,7 @@ def configuration() -> str:
     text = "[discovery]\nenvironment = false\nlocal = false\nfallback = false\n"
     for dialect, upstream in UPSTREAMS.items():
         text += f'[upstreams.{dialect}]\n{upstream}api_key = "upstream-key-0123456789"\n'
-        for model in (WHOLE, STREAM):
+        for model in (WHOLE, STREAM, CALL):
             text += f'[models."{dialect}-{model}"]\ntargets = ["{dialect}/{model}"]\n'
             text += "price = { input = 1.0, output = 2.0 }\n"
     # What it is asked to find out whether it serves.
@@ -77,6 +77,8 @@ class PairPhase(Phase):
     client: str = DIALECTS[0]
     agent: bool = False
     """Asked as a coding agent does."""
+    calls: bool = False
+    """Asked with a tool, which is then called."""
 
     def body(self, model: str = "{model}") -> bytes:
         """The same request in the client's words."""
@@ -97,6 +99,8 @@ class PairPhase(Phase):
         else:
             messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": words}]
             asked |= {"messages": messages, "max_tokens": 400}
+        if self.calls:
+            asked["tools"] = agent.tools(self.client, ("write",))
         if self.stream and self.client != "gemini":
             asked["stream"] = True
         return json.dumps(asked, separators=(",", ":")).encode()
@@ -108,8 +112,8 @@ def phases(share: float = 1.0) -> list[PairPhase]:
     for upstream in DIALECTS:
         for client in DIALECTS:
             for kind in KINDS:
-                stream = kind == "stream"
-                model = f"{upstream}-{STREAM if stream else WHOLE}"
+                stream = kind in ("stream", "call")
+                model = f"{upstream}-{CALL if kind == 'call' else STREAM if stream else WHOLE}"
                 verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
                 found.append(
                     PairPhase(
@@ -123,6 +127,7 @@ def phases(share: float = 1.0) -> list[PairPhase]:
                         marker=ENDS[client] if stream else "",
                         client=client,
                         agent=kind == "turn",
+                        calls=kind == "call",
                     )
                 )
     return found
@@ -134,6 +139,7 @@ def bare(share: float) -> list[Phase]:
         Phase("whole", WHOLE, connections=32, seconds=1.0 * share),
         PairPhase("turn", WHOLE, connections=8, seconds=1.0 * share, agent=True),
         Phase("stream", STREAM, stream=True, connections=8, seconds=1.0 * share, unit="piece"),
+        PairPhase("call", CALL, stream=True, connections=8, seconds=1.0 * share, unit="piece", calls=True),
     ]
 
 

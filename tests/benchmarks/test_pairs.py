@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.config import read_text
-from relay.ir import ToolCall
+from relay.ir import Tool, ToolCall
 from relay.manager import Plugins
 from tests.benchmarks.conftest import FOLDER
 
@@ -18,7 +18,7 @@ def test_every_pair_is_asked_in_words_that_its_dialect_reads() -> None:
 
     dialects = Plugins.load().dialects
     found = phases()
-    assert len(found) == 3 * len(DIALECTS) ** 2
+    assert len(found) == 4 * len(DIALECTS) ** 2
     for phase in found:
         place = {"model": phase.model, **({"stream": "x"} if "stream" in phase.path else {})}
         head = dialects[phase.client].peek(phase.body(), "generate", place, {})
@@ -31,6 +31,7 @@ def test_every_pair_is_asked_in_words_that_its_dialect_reads() -> None:
             assert 84_000 < len(phase.body()) < 88_000
             assert len([call for message in request.messages for call in message.parts if type(call) is ToolCall]) == 20
             continue
+        assert [tool.name for tool in request.tools if type(tool) is Tool] == (["write"] if phase.calls else [])
         assert [message.role for message in request.messages] == ["system", "user"]
         assert len(request.messages[1].text) == phase.prompt
 
@@ -54,7 +55,10 @@ def test_the_table_is_of_medians_and_of_ratios_within_a_round() -> None:
 
     lines = table([measured(1), measured(2), measured(1)]).splitlines()
     assert len(lines) == 3 + len(DIALECTS) ** 2
-    assert lines[3] == "| `openai-chat` | `openai-chat`, untouched | 30.0 | 3.00x | 30.0 | 1.50x | 30.0 | 1.00x |"
+    assert (
+        lines[3]
+        == "| `openai-chat` | `openai-chat`, untouched | 30.0 | 3.00x | 30.0 | 1.50x | 30.0 | 1.00x | 30.0 | 0.75x |"
+    )
 
 
 def test_what_is_kept_has_every_pair() -> None:
