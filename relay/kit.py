@@ -273,6 +273,9 @@ class WholeEvents:
         """Whether a whole event of plain text would pass unchanged and leave no trace: then it need not be shown."""
         return not self._held and not self._open
 
+    def rested(self, data: bytes) -> None:
+        """Bytes that end with the last event that was not shown, framing or none."""
+
     def last(self, data: bytes) -> bytes:
         """The events that `data` completes, if nothing is wanted of what follows them."""
         whole = not self._open and self._last_end(self._held[-EDGE:] + data)

@@ -225,6 +225,8 @@ class Delivery:
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
+        if self.valve is not None and self.valve.last is not None:
+            self._caught_up()
         counter = self.counter
         if counter is not None and self.opened:
             # The way of nearly every piece: `_work` and `_send`, written out.
@@ -258,6 +260,12 @@ class Delivery:
                 self._open()
                 self._learn()
         return go_on
+
+    def _caught_up(self) -> None:
+        """Show the filter what passed last, before anything else."""
+        last = None if self.valve is None else self.valve.last
+        if last is not None and isinstance(self.filter, WholeEvents):
+            self.filter.rested(bytes(last))
 
     def _learn(self) -> None:
         """Let pass what is like the last event, or nothing."""
@@ -335,6 +343,8 @@ class Delivery:
         before = filter.feed(piece[:begin]) if begin else b""
         if not resting(filter):
             return before + filter.feed(piece[begin:])
+        if isinstance(filter, WholeEvents):
+            filter.rested(piece[begin:end])
         after = filter.feed(piece[end:]) if end < len(piece) else b""
         return before + piece[begin:end] + after if before or after else piece[begin:end]
 
@@ -571,6 +581,7 @@ class Delivery:
             if self.rest:
                 self._send(self.rest)
             if not said and self.call.head is not None:
+                self._caught_up()
                 knows = self._writer()
                 encoder = knows if isinstance(knows, TellsFailure) else self.dialect.stream_encoder(self.call.head)
                 gap = b"" if self._between_events() else b"\n\n"

@@ -21,7 +21,7 @@ class Valve:
     says `let`, and while it is not `open`. What is raised in between is told to `broken`, and the bytes are dropped.
     """
 
-    __slots__ = ("_broken", "_into", "_mould", "_rest", "_to", "_write", "open", "passed", "text")
+    __slots__ = ("_broken", "_into", "_mould", "_rest", "_to", "_write", "last", "open", "passed", "text")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class Valve:
         """Bytes of text that passed so far, by whichever stream."""
         self.passed = 0
         """Bytes that passed so far, framing and all."""
+        self.last: Buffer | None = None
+        """What passed last, if anything has since somebody said what may."""
 
     def let(self, to: Writable, mould: Mould, into: bytearray | None = None, /) -> None:
         """Let chunks of this mould pass to that client, while nothing waits to be sent to it.
@@ -51,10 +53,11 @@ class Valve:
         self._to = to
         self._mould = mould
         self._into = into
+        self.last = None
 
     def shut(self) -> None:
         """Let nothing pass."""
-        self._to = self._mould = self._into = None
+        self._to = self._mould = self._into = self.last = None
 
     def through(self, data: bytes, begin: int, /) -> int:
         """Let pass what can from `begin` on; where the rest begins. Raises what `write` does."""
@@ -69,7 +72,9 @@ class Valve:
             return begin
         if into is not None and said is not None:
             into += said
-        self._write(to, data if not begin and end == len(data) else memoryview(data)[begin:end])
+        piece = data if not begin and end == len(data) else memoryview(data)[begin:end]
+        self._write(to, piece)
+        self.last = piece
         self.text += text
         self.passed += end - begin
         return end

@@ -14,6 +14,7 @@ typedef struct {
     PyObject *write, *rest, *broken; /* as in relay.valve.Valve */
     PyObject *to, *form;             /* the client's transport and the mould, both or neither */
     PyObject *into;                  /* what their texts are appended to; NULL: nothing */
+    PyObject *last;                  /* what passed last; NULL: nothing since anybody decided what may */
     mould kind;                      /* points into `form` */
     Py_ssize_t text, passed;
     char open;
@@ -88,11 +89,13 @@ pass(Valve *self, PyObject *data, Py_ssize_t begin)
     if (open > 0) {
         arguments[1] = to;
         done = PyObject_Vectorcall(self->write, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        Py_DECREF(arguments[2]);
-        if (done == NULL)
+        if (done == NULL) {
+            Py_DECREF(arguments[2]);
             open = -1;
+        }
         else {
             Py_DECREF(done);
+            Py_XSETREF(self->last, arguments[2]);
             self->text += text;
             self->passed += end - begin;
         }
@@ -189,6 +192,7 @@ valve_shut(Valve *self, PyObject *nothing)
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
     Py_CLEAR(self->into);
+    Py_CLEAR(self->last);
     Py_RETURN_NONE;
 }
 
@@ -215,6 +219,7 @@ valve_let(Valve *self, PyObject *const *args, Py_ssize_t count)
     Py_XSETREF(self->to, args[0]);
     Py_XINCREF(into);
     Py_XSETREF(self->into, into);
+    Py_CLEAR(self->last);
     Py_RETURN_NONE;
 }
 
@@ -228,6 +233,7 @@ valve_traverse(Valve *self, visitproc visit, void *arg)
     Py_VISIT(self->to);
     Py_VISIT(self->form);
     Py_VISIT(self->into);
+    Py_VISIT(self->last);
     return 0;
 }
 
@@ -240,6 +246,7 @@ valve_clear(Valve *self)
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
     Py_CLEAR(self->into);
+    Py_CLEAR(self->last);
     return 0;
 }
 
@@ -291,6 +298,7 @@ static PyMemberDef valve_members[] = {
     {"open", T_BOOL, offsetof(Valve, open), 0, "See relay.valve.Valve.open."},
     {"text", T_PYSSIZET, offsetof(Valve, text), READONLY, "See relay.valve.Valve.text."},
     {"passed", T_PYSSIZET, offsetof(Valve, passed), READONLY, "See relay.valve.Valve.passed."},
+    {"last", T_OBJECT, offsetof(Valve, last), READONLY, "See relay.valve.Valve.last."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -134,6 +134,24 @@ def test_the_last_word_on_what_may_pass_counts(twin: Any) -> None:
 
 
 @both
+def test_the_last_that_passed_is_known_until_somebody_decides_anew(twin: Any) -> None:
+    run = Run(twin)
+    valve = run.opened()
+    assert valve.last is None
+    valve(said(b"a") + said(b"b"))
+    valve(said(b"c") + ODD)
+    assert bytes(valve.last) == said(b"c")
+    valve(ODD)
+    assert bytes(valve.last) == said(b"c")
+    valve.let(run.client, MOULD)
+    assert valve.last is None
+    valve(said(b"d"))
+    assert valve.last == said(b"d")
+    valve.shut()
+    assert valve.last is None
+
+
+@both
 def test_what_passes_is_put_together_where_somebody_wants_it(twin: Any) -> None:
     run = Run(twin)
     valve = run.opened()
@@ -286,4 +304,5 @@ def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str])
                 ways[turns[number]]()
     one, two = runs
     assert (one.told, one.into) == (two.told, two.into)
+    assert one.valve.last == two.valve.last
     assert (one.valve.text, one.valve.passed, one.valve.open) == (two.valve.text, two.valve.passed, two.valve.open)

@@ -169,12 +169,15 @@ async def test_the_sdk_reads_a_native_stream(start: Start, upstream: FakeUpstrea
     assert (final.id, final.output_text) == ("resp_upstream1", "Good day to you")
 
 
+@pytest.mark.parametrize("part", [0.0, 0.5], ids=["between events", "inside of one"])
+@pytest.mark.parametrize("words", [1, 2, 3, 4])
 async def test_a_stream_that_breaks_off_fails_under_the_id_that_the_client_knows(
-    start: Start, upstream: FakeUpstream, connect: Any
+    start: Start, upstream: FakeUpstream, connect: Any, words: int, part: float
 ) -> None:
-    script = events(*text_events("Good day to you"))
-    half = script[7][: len(script[7]) // 2]
-    upstream.scripts = [stream(*script[:7], half, "fin", end=False)]
+    script = events(*text_events("Good day to you all"))
+    count = 4 + words
+    half = script[count][: int(len(script[count]) * part)]
+    upstream.scripts = [stream(*script[:count], *([half] if half else []), "fin", end=False)]
     relay = await start(native_config(upstream))
     sdk = connect(relay)
     seen: list[Any] = []
@@ -185,7 +188,7 @@ async def test_a_stream_that_breaks_off_fails_under_the_id_that_the_client_knows
 
     with pytest.raises(openai.APIConnectionError):
         await read()
-    assert [event.sequence_number for event in seen] == list(range(8))
+    assert [event.sequence_number for event in seen] == list(range(count + 1))
     assert seen[-1].type == "response.failed"
     assert seen[-1].response.id == "resp_upstream1"
     assert seen[-1].response.error.code == "server_error"

@@ -65,8 +65,12 @@ class PassedStream(WholeEvents):
 
     @property
     def resting(self) -> bool:
-        """Never: it has to know the last event."""
-        return False
+        """As soon as the answer's id is known: of all else it has to know only the last event."""
+        return super().resting and self._opening is None
+
+    def rested(self, data: bytes) -> None:
+        """The number of the last event stands in there."""
+        self._last = data
 
     def keep_alive(self) -> bytes:
         """A comment as long as nothing was sent: clients accept no event before the one that begins the answer."""
