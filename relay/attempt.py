@@ -22,7 +22,7 @@ from relay.errors import (
     UpstreamProtocol,
     UpstreamTimeout,
 )
-from relay.events import StreamEncoder, StreamMeter
+from relay.events import KeepsCalls, StreamEncoder, StreamMeter
 from relay.family import Target, Transport, Upstream, UpstreamRequest
 from relay.fold import unfold
 from relay.ir import Loss, Response, Thinking, ToolCall
@@ -33,7 +33,6 @@ from relay.memory import place_of
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.shelf import Look
-from relay.skim import SkimmingMeter
 from relay.stream import Delivery, bad_arguments, dropped, safe_header
 
 if TYPE_CHECKING:
@@ -429,8 +428,9 @@ class Attempt:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
             if self.call.check is not None:
                 # Calls of tools are put together to be judged; all else of the stream need not be read for that.
-                if isinstance(counter, SkimmingMeter):
-                    counter.keep_calls = True
+                keeper: object = counter
+                if isinstance(keeper, KeepsCalls):
+                    keeper.keep_calls = True
                 else:
                     counter = None
         decoder = None if counter else self.family.translate_stream(self.target, headers, self.speaks)

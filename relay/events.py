@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from relay.errors import RelayError
-from relay.ir import Citation, Extra, Part, StopReason, Usage
+from relay.ir import Citation, Extra, Part, StopReason, ToolCall, Usage
 
 __all__ = [
     "ArgumentsDelta",
@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "Failure",
     "KeepsAlive",
+    "KeepsCalls",
     "Logprobs",
     "MessageStart",
     "MessageStop",
@@ -236,6 +237,18 @@ class StreamEncoder(Protocol):
 
     def failure(self, error: RelayError, /) -> bytes:
         """The dialect's in-stream error. Nothing is written after it, least of all a normal ending."""
+        ...
+
+
+@runtime_checkable
+class KeepsCalls(Protocol):
+    """A meter that can put tool calls together, for who checks them. Without it, all of such a stream is decoded."""
+
+    keep_calls: bool
+    """Whether it is to. Set before the first bytes."""
+
+    def calls(self) -> list[ToolCall]:
+        """The calls so far, with the arguments that a decoder would tell."""
         ...
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from relay.call import Call
 from relay.dialect import Forward, StreamFilter
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
-from relay.events import Event, Failure, KeepsAlive, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
+from relay.events import Event, Failure, KeepsAlive, KeepsCalls, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.fold import Fold
 from relay.ir import Loss, Response
@@ -496,7 +496,7 @@ class Delivery:
             raise UpstreamProtocol(f"the upstream's stream ended after {ended} of {self.choices} choices")
 
     def _judge(self) -> str | None:
-        return self.call.judge(self.meter.calls()) if isinstance(self.meter, Meter) else None
+        return self.call.judge(self.meter.calls()) if isinstance(self.meter, KeepsCalls) else None
 
     def _check(self) -> None:
         if (fault := self._judge()) is not None:

@@ -6,10 +6,12 @@ from typing import Any
 
 from relay import kit
 from relay.errors import RelayError, UpstreamError, UpstreamProtocol
-from relay.ir import Usage
+from relay.ir import ToolCall, Usage
+from relay.meter import Meter
 from relay_gemini.enums import STOP_KINDS, block_reason, finish_reason
 from relay_gemini.errors import error_of, find_error
 from relay_gemini.framing import ObjectDecoder
+from relay_gemini.stream import AnswerReader
 from relay_gemini.usage import is_count, usage_of
 
 __all__ = ["ContentMeter"]
@@ -18,7 +20,21 @@ __all__ = ["ContentMeter"]
 class ContentMeter:
     """A `StreamMeter` of response objects. It comes to the same end as the decoder, without building any events."""
 
-    __slots__ = ("_counts", "_objects", "_reasons", "_seen", "_usage", "begun", "complete", "error", "filtered")
+    __slots__ = (
+        "_called",
+        "_calls",
+        "_counts",
+        "_objects",
+        "_reader",
+        "_reasons",
+        "_seen",
+        "_usage",
+        "begun",
+        "complete",
+        "error",
+        "filtered",
+        "keep_calls",
+    )
 
     def __init__(self) -> None:
         self._counts: dict[str, Any] | None = None
@@ -32,6 +48,12 @@ class ContentMeter:
         self.filtered = False
         """Whether the prompt, or a candidate, was held back."""
         self._seen = 0.0
+        self.keep_calls = False
+        self._called = False
+        """Whether the object that is looked at has a call in it."""
+        self._calls = Meter(keep_calls=True)
+        self._reader = AnswerReader()
+        """Reads objects with calls, and none besides."""
 
     @property
     def usage(self) -> Usage | None:
@@ -49,6 +71,10 @@ class ContentMeter:
     def ended(self) -> int:
         """Candidates that said why they stopped."""
         return sum(reason is not None for reason in self._reasons.values())
+
+    def calls(self) -> list[ToolCall]:
+        """The calls so far, with the arguments that a decoder would tell."""
+        return self._calls.calls()
 
     def feed(self, data: bytes, /) -> None:
         """The next bytes."""
@@ -71,6 +97,9 @@ class ContentMeter:
             self.error = error
             return
         self.complete = self.begun = True
+        if self._reader.calling:
+            self._reader.end()
+            self._calls.add(self._reader.take())
 
     def _read(self, frames: list[bytes]) -> None:
         for frame in frames:
@@ -87,11 +116,15 @@ class ContentMeter:
         error = find_error(value)
         if error is not None:
             raise error_of(error)
+        self._called = False
         candidates = value.get("candidates")
         for place, entry in enumerate(candidates if isinstance(candidates, list) else ()):
             if isinstance(entry, dict):
                 number = entry.get("index")
                 self._candidate(number if type(number) is int else place, entry)
+        if self.keep_calls and (self._called or self._reader.calling):
+            self._reader.read(value)
+            self._calls.add(self._reader.take())
         feedback = value.get("promptFeedback")
         if isinstance(feedback, dict) and block_reason(feedback.get("blockReason")) is not None:
             self.filtered = True
@@ -113,6 +146,7 @@ class ContentMeter:
 
     def _part(self, part: dict[str, Any]) -> None:
         words, call = part.get("text"), part.get("functionCall")
+        self._called = self._called or call is not None
         if isinstance(words, str):
             self._seen += len(words) / 4 if words.isascii() else kit.estimate_tokens(words)
             self.begun = self.begun or bool(words)

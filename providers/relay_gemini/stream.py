@@ -92,6 +92,11 @@ class AnswerReader:
         return any(candidate.reason is None for candidate in self._candidates.values())
 
     @property
+    def calling(self) -> bool:
+        """Whether a call goes on."""
+        return any(candidate.call is not None for candidate in self._candidates.values())
+
+    @property
     def empty(self) -> bool:
         """Whether there was neither a candidate nor a reason for having none."""
         return not self._candidates and self.blocked is None

@@ -89,6 +89,45 @@ def test_any_stream_cut_anywhere_ends_as_its_decoder_says(values: list[Any], cut
     assert end(fed(ContentMeter(), data, cuts)) == end(decoded(data))
 
 
+CALLS = st.one_of(
+    st.builds(
+        lambda name, fields, index: piece({"functionCall": {**name, **fields}}, index=index),
+        st.sampled_from([{"name": "f"}, {"name": "g", "id": "c"}, {}, {"name": 5}, {"name": ""}]),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "args": st.sampled_from([{"a": 1}, {"b": "é"}, {}, None, 5]),
+                "partialArgs": st.sampled_from(
+                    [[{"jsonPath": "$.a", "stringValue": "x", "willContinue": True}], [{"jsonPath": "$.a"}], [5], 5]
+                ),
+                "willContinue": st.booleans(),
+            },
+        ),
+        st.sampled_from([0, 0, 0, 1]),
+    ),
+    st.builds(lambda text: piece({"text": text}), st.sampled_from(["", "a", "functionCall"])),
+    st.just(piece({"text": "a"}, {"functionCall": {"name": "f", "args": {"c": 2}}}, {"text": "b"})),
+    st.just(piece({"inlineData": {"mimeType": "image/png", "data": "AAAA"}})),
+    st.sampled_from([piece({"functionCall": "odd"}), piece(finish="STOP"), {"usageMetadata": USAGE}, {}]),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(CALLS, max_size=8), st.lists(st.integers(0, 10_000), max_size=4))
+def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(values: list[Any], cuts: list[int]) -> None:
+    data = sse(*values)
+    whole, decoder = Meter(keep_calls=True), GeminiDecoder()
+    whole.add(decoder.feed(data))
+    whole.add(decoder.close())
+    meter = ContentMeter()
+    meter.keep_calls = True
+    fed(meter, data, cuts)
+    if whole.error is None:
+        assert [(one.name, one.arguments) for one in meter.calls()] == [
+            (one.name, one.arguments) for one in whole.calls()
+        ]
+
+
 @pytest.mark.parametrize(
     "values",
     [
