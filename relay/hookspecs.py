@@ -140,7 +140,10 @@ def meter_response(target: Target, headers: Mapping[str, str], body: bytes, dial
 
 @hookspec(firstresult=True)
 def meter_stream(target: Target, headers: Mapping[str, str], dialect: str) -> StreamMeter | None:
-    """A new meter for one stream that passes through. Optional; None: the stream's decoder counts."""
+    """A new meter for one stream that passes through. Optional; None: the stream's decoder counts.
+
+    Where the arguments of tools are checked, only one that puts calls together counts (`relay.events.KeepsCalls`).
+    """
     raise AssertionError("a specification, not an implementation")
 
 
