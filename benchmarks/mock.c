@@ -94,8 +94,6 @@ static void piece(Buffer *b, const char *form, ...) {
 #define CHUNK "data: {\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"mock\","
 #define BLOCK "event: content_block_"
 #define CALL "\"tool_calls\":[{\"index\":0,"
-#define ARGUMENTS "function_call_arguments.delta"
-#define CALLED "\"item_id\":\"fc_mock\",\"output_index\":0,"
 #define RESPONSE "\"response\":{\"id\":\"resp_mock\",\"object\":\"response\",\"created_at\":1700000000,\"model\":\"mock\","
 #define PART "\"item_id\":\"msg_mock\",\"output_index\":0,\"content_index\":0,"
 #define GENERATED "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"%s\"}]},\"index\":0%s}],"
@@ -115,7 +113,7 @@ static void event(Peer *p, const char *kind, int number, const char *form, ...) 
 /* A piece of the arguments. */
 static void argument(Peer *p, const char *text, int number) {
     if (p->dialect == RESPONSES)
-        event(p, ARGUMENTS, number, CALLED "\"delta\":\"%s\"", text);
+        event(p, "function_call_arguments.delta", number, "\"item_id\":\"fc_mock\",\"output_index\":0,\"delta\":\"%s\"", text);
     else if (p->dialect == MESSAGES)
         piece(&p->out, BLOCK "delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\","
               "\"partial_json\":\"%s\"}}\n\n", text);

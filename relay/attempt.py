@@ -68,6 +68,14 @@ def content_type(headers: Mapping[str, str]) -> str:
     return safe_header(headers.get("content-type", "")) or "application/json"
 
 
+def _keeps_calls(meter: object) -> bool:
+    """Have tool calls put together, to be judged. False: for that all of the stream has to be decoded."""
+    if not isinstance(meter, KeepsCalls):
+        return False
+    meter.keep_calls = True
+    return True
+
+
 class Attempt:
     """Runs once. Raises RelayError only as long as nothing was sent to the client, so that another may be tried."""
 
@@ -426,13 +434,8 @@ class Attempt:
         keeps = (self.remembers or not native) and self.keeps
         if native and not self.remembers:
             counter = self.family.meter_stream(self.target, headers, self.speaks)
-            if self.call.check is not None:
-                # Calls of tools are put together to be judged; all else of the stream need not be read for that.
-                keeper: object = counter
-                if isinstance(keeper, KeepsCalls):
-                    keeper.keep_calls = True
-                else:
-                    counter = None
+            if self.call.check is not None and not _keeps_calls(counter):
+                counter = None
         decoder = None if counter else self.family.translate_stream(self.target, headers, self.speaks)
         self._describe()
         delivery = self.call.delivery = Delivery(

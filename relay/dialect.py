@@ -115,7 +115,8 @@ class Head:
     def check_bounds(self, names: Set[str]) -> None:
         """Refuse a body that says two things of what the call may cost, as `relay.body.check_bounds` does."""
         keyed = None if self.outline is None else self.outline.keyed
-        check_bounds(*((self.raw, self.data) if keyed is None else keyed), names)
+        raw, data = (self.raw, self.data) if keyed is None else keyed
+        check_bounds(raw, data, names)
 
     def with_body(self, raw: bytes, data: dict[str, Any]) -> Head:
         """The same request with another body."""

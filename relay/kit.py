@@ -274,7 +274,7 @@ class WholeEvents:
         return not self._held and not self._open
 
     def rested(self, data: bytes) -> None:
-        """Bytes that end with the last event that was not shown, framing or none."""
+        """Events that passed without being shown, in chunks or without: the last of them is the last so far."""
 
     def last(self, data: bytes) -> bytes:
         """The events that `data` completes, if nothing is wanted of what follows them."""

@@ -134,7 +134,7 @@ class Meter:
         pieces = self._pieces.get(index)
         if pieces is None:
             return None
-        last = pieces[-1] if pieces else ""
+        last = pieces[-1]
         if isinstance(last, str):
             last = bytearray()
             pieces.append(last)

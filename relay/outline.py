@@ -68,7 +68,7 @@ class Field(NamedTuple):
 
     name: bytes
     forms: int
-    """Those that it may take, of one object or value each: a sum, as `TEXT | MANY`."""
+    """Those that its value may have: a sum, as `TEXT | MANY`."""
     inner: tuple[Field, ...] | tuple[bytes, ...] = ()
     tokens: int = 0
     """What an object counts beside what is in it."""

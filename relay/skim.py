@@ -53,16 +53,7 @@ class SkimmingMeter(Meter):
     first event with text: it gives where that begins and ends, and its mould where it knows that.
     """
 
-    __slots__ = (
-        "_count",
-        "_decoder",
-        "_mould",
-        "_moulds",
-        "_slow",
-        "_tail",
-        "into",
-        "span",
-    )
+    __slots__ = ("_count", "_decoder", "_mould", "_moulds", "_slow", "_tail", "into", "span")
 
     def __init__(
         self,
@@ -95,6 +86,7 @@ class SkimmingMeter(Meter):
                     self.seen += text / 4
                     self.span = 0, reached
                     if self.into is not None:
+                        # Only now: what fits in part is taken in otherwise.
                         run(data, 0, moulds[0], self.into)
                     return
             lone = not reached and len(moulds) < 2 and self._next(data, 0) == len(data)
@@ -123,7 +115,7 @@ class SkimmingMeter(Meter):
             if CR in rest or len(rest) > LONGEST:
                 # Line ends of another kind, or events so long that skimming saves nothing.
                 self._slow = True
-                self._let_go()
+                self.into = None
                 self._moulds.clear()
                 self.add(self._decoder.feed(data))
                 return
@@ -136,7 +128,7 @@ class SkimmingMeter(Meter):
     @property
     def mould(self) -> Mould | None:
         """The kind of event that came last, if the next one may pass by `feed`: then add its text to `seen`."""
-        return self._moulds[0] if self._moulds and not self._tail and not self._slow else None
+        return self._moulds[0] if self._moulds and not self._tail else None
 
     def close(self) -> None:
         """The end of the bytes."""

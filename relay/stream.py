@@ -16,7 +16,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from relay.call import Call
 from relay.dialect import Forward, StreamFilter
@@ -57,7 +57,7 @@ def safe_header(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
 
 
-def resting(filter: StreamFilter) -> bool:
+def resting(filter: StreamFilter) -> TypeGuard[WholeEvents]:
     """Whether a filter need not be shown a whole event of plain text."""
     return isinstance(filter, WholeEvents) and filter.resting
 
@@ -343,10 +343,10 @@ class Delivery:
         before = filter.feed(piece[:begin]) if begin else b""
         if not resting(filter):
             return before + filter.feed(piece[begin:])
-        if isinstance(filter, WholeEvents):
-            filter.rested(piece[begin:end])
+        plain = piece[begin:end]
+        filter.rested(plain)
         after = filter.feed(piece[end:]) if end < len(piece) else b""
-        return before + piece[begin:end] + after if before or after else piece[begin:end]
+        return before + plain + after if before or after else plain
 
     def _broken_off(self, error: RelayError, piece: bytes, events: Iterable[Event] = ()) -> bytes:
         """What the client gets of the piece in which the upstream went wrong, if that tells of it in the client's way.

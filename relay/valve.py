@@ -65,12 +65,12 @@ class Valve:
         if to is None or mould is None or not self.open:
             return begin
         into = self._into
-        said = None if into is None else bytearray()
-        end, text = chunks(data, begin, mould, said)
+        said = bytearray()
+        end, text = chunks(data, begin, mould, None if into is None else said)
         # Whatever waits to be sent says that a client may be slow.
         if end == begin or to.is_closing() or to.get_write_buffer_size():
             return begin
-        if into is not None and said is not None:
+        if into is not None:
             into += said
         piece = data if not begin and end == len(data) else memoryview(data)[begin:end]
         self._write(to, piece)

@@ -36,8 +36,8 @@ TEXTS = Texts(
     (b"signature", b"data"),
     (b"tools",),
     (LABEL.encode(),),
-    (b"messages",),
-    (Field(b"role", WORD), Field(b"content", TEXT | MANY, _BLOCK)),
+    items=(b"messages",),
+    plain=(Field(b"role", WORD), Field(b"content", TEXT | MANY, _BLOCK)),
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 
@@ -83,6 +83,7 @@ def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
     messages = data["messages"]
     total = _content(data.get("system")) + _MESSAGE_TOKENS * len(messages)
     for message in messages:
+        # An empty one was counted when it was left out.
         if message:
             total += _content(message.get("content"))
     if data.get("tools"):

@@ -34,8 +34,8 @@ TEXTS = Texts(
     (b"data", b"thoughtSignature", b"thought_signature"),
     (b"tools",),
     (LABEL.encode(),),
-    (b"contents",),
-    (Field(b"role", WORD), Field(b"parts", MANY, _PART)),
+    items=(b"contents",),
+    plain=(Field(b"role", WORD), Field(b"parts", MANY, _PART)),
 )
 """What is left out of a long body: texts that `estimate_input` would count all the same, and what it never counts."""
 
@@ -97,6 +97,7 @@ def estimate_contents(contents: Iterable[Any]) -> int:
     """Tokens of contents alone, roughly."""
     total = 0
     for content in contents:
+        # An empty one was counted when it was left out.
         if content:
             total += _content(content)
     return total

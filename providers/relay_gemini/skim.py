@@ -18,7 +18,8 @@ __all__ = ["ContentMeter"]
 
 
 class ContentMeter:
-    """A `StreamMeter` of response objects. It comes to the same end as the decoder, without building any events."""
+    """A `StreamMeter` of response objects. It comes to the same end as the decoder, and builds events only of calls
+    that are kept."""
 
     __slots__ = (
         "_called",
@@ -51,9 +52,9 @@ class ContentMeter:
         self.keep_calls = False
         self._called = False
         """Whether the object that is looked at has a call in it."""
+        self._reader: AnswerReader | None = None
+        """Reads objects with calls, and none besides, as soon as there is one."""
         self._calls = Meter(keep_calls=True)
-        self._reader = AnswerReader()
-        """Reads objects with calls, and none besides."""
 
     @property
     def usage(self) -> Usage | None:
@@ -97,7 +98,7 @@ class ContentMeter:
             self.error = error
             return
         self.complete = self.begun = True
-        if self._reader.calling:
+        if self._reader is not None:
             self._reader.end()
             self._calls.add(self._reader.take())
 
@@ -122,15 +123,24 @@ class ContentMeter:
             if isinstance(entry, dict):
                 number = entry.get("index")
                 self._candidate(number if type(number) is int else place, entry)
-        if self.keep_calls and (self._called or self._reader.calling):
-            self._reader.read(value)
-            self._calls.add(self._reader.take())
+        if self.keep_calls:
+            self._keep(value)
         feedback = value.get("promptFeedback")
         if isinstance(feedback, dict) and block_reason(feedback.get("blockReason")) is not None:
             self.filtered = True
         metadata = value.get("usageMetadata")
         if isinstance(metadata, dict) and is_count(metadata):
             self._counts = metadata
+
+    def _keep(self, value: dict[str, Any]) -> None:
+        """Read an object with a call, or behind one that goes on."""
+        if self._reader is None:
+            if not self._called:
+                return
+            self._reader = AnswerReader()
+        if self._called or self._reader.calling:
+            self._reader.read(value)
+            self._calls.add(self._reader.take())
 
     def _candidate(self, number: int, entry: dict[str, Any]) -> None:
         reason = self._reasons.get(number)

@@ -1,4 +1,5 @@
-/* Eight bytes at a time, in an order in which the first one is the lowest. Where it is not, bytes are looked at one by one. */
+/* Eight bytes at a time, in an order in which the first one is the lowest. Where it is not, bytes are looked at one by one.
+ * And hexadecimal digits, which chunks and escapes have. */
 #ifndef RELAY_EIGHT_H
 #define RELAY_EIGHT_H
 
@@ -25,6 +26,16 @@ static inline int
 first(uint64_t marks)
 {
     return __builtin_ctzll(marks & ONES << 7) / 8;
+}
+
+/* What a hexadecimal digit stands for; below 0 if it is none. */
+static inline int
+value_of(char letter)
+{
+    if (letter >= '0' && letter <= '9')
+        return letter - '0';
+    letter |= 0x20;
+    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
 }
 
 #endif

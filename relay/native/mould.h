@@ -85,15 +85,6 @@ events(const mould *kind, const char *place, const char *end, Py_ssize_t *size)
     return place;
 }
 
-static int
-value_of(char letter)
-{
-    if (letter >= '0' && letter <= '9')
-        return letter - '0';
-    letter |= 0x20;
-    return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
-}
-
 /* Behind the line that says how long the chunk is that begins here; NULL if there is none, or nothing in the chunk. */
 static const char *
 line_end(const char *place, const char *end, Py_ssize_t *length)

@@ -193,19 +193,6 @@ cut(search *wanted, const char *begin, const char *end, char *out)
     return keep(to, &copied, end, end) - out;
 }
 
-static int
-names(PyObject *object)
-{
-    Py_ssize_t place;
-
-    if (!PyTuple_Check(object))
-        return 0;
-    for (place = 0; place < PyTuple_GET_SIZE(object); place++)
-        if (!PyBytes_Check(PyTuple_GET_ITEM(object, place)))
-            return 0;
-    return 1;
-}
-
 /* Where it is in the body; nowhere is 0 to 0. */
 static Py_ssize_t
 place_of(const char *at, const char *begin)

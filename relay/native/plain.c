@@ -1,7 +1,7 @@
 /* Objects that are nothing but text, and what they count for: see relay.outline.Field, which says which those are.
  *
- * They are left out of what a real parser reads, so this is one, and a strict one: it takes nothing that is not JSON, nor
- * a key that is twice in an object, whatever takes place of it in a body. It may refuse what it likes.
+ * They are left out of what the real parser reads, so nothing must pass here that is not JSON, nor an object with a key
+ * twice. It may refuse what it likes: that stays, for the parser.
  */
 #include "module.h"
 #include "plain.h"
@@ -295,17 +295,6 @@ relay_plain(const char *begin, const char *end, const plan *what, PyObject *labe
 }
 
 static int
-words(PyObject *from)
-{
-    Py_ssize_t place;
-
-    for (place = 0; place < PyTuple_GET_SIZE(from); place++)
-        if (!PyBytes_Check(PyTuple_GET_ITEM(from, place)))
-            return 0;
-    return 1;
-}
-
-static int
 add(plan *to, PyObject *from, fields *made)
 {
     Py_ssize_t place, many = PyTuple_GET_SIZE(from);
@@ -331,7 +320,7 @@ add(plan *to, PyObject *from, fields *made)
         found->name = (span){PyBytes_AS_STRING(name), PyBytes_AS_STRING(name) + PyBytes_GET_SIZE(name)};
         nested = found->forms & (MANY | ONE);
         found->words = nested || !PyTuple_GET_SIZE(inner) ? NULL : inner;
-        if (nested ? add(to, inner, &found->inner) < 0 : !words(inner)) {
+        if (nested ? add(to, inner, &found->inner) < 0 : !names(inner)) {
             if (!PyErr_Occurred())
                 PyErr_SetString(PyExc_TypeError, "what is in a field are fields, or bytes");
             return -1;

@@ -108,13 +108,9 @@ number_at(const unsigned char *at, const unsigned char *end)
     if (end - at < NUMBERED || at[0] != '\\' || at[1] != 'u')
         return -1;
     for (place = 2; place < NUMBERED; place++) {
-        int digit = at[place];
+        int digit = value_of((char)at[place]);
 
-        if (digit >= '0' && digit <= '9')
-            digit -= '0';
-        else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
-            digit = (digit | 0x20) - 'a' + 10;
-        else
+        if (digit < 0)
             return -1;
         number = number * 16 + digit;
     }
@@ -199,6 +195,20 @@ text_at(const char *begin, const char *end)
     if (at < last)
         found.end = (const char *)at;
     return found;
+}
+
+/* Whether it is a tuple of bytes. */
+static int
+names(PyObject *object)
+{
+    Py_ssize_t place;
+
+    if (!PyTuple_Check(object))
+        return 0;
+    for (place = 0; place < PyTuple_GET_SIZE(object); place++)
+        if (!PyBytes_Check(PyTuple_GET_ITEM(object, place)))
+            return 0;
+    return 1;
 }
 
 static int

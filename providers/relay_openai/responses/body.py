@@ -87,6 +87,7 @@ def estimate_input(data: Mapping[str, Any], tools: bytes | None = None) -> int:
     elif isinstance(value, list):
         total += _ITEM_TOKENS * len(value)
         for item in value:
+            # An empty one was counted when it was left out.
             if item:
                 total += _item(item)
     instructions = data.get("instructions")
