@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from relay.bound import BoundFamily, guarded
-from relay.call import Call
+from relay.call import Call, bad_arguments
 from relay.dialect import Forward, Head
 from relay.errors import (
     PluginError,
@@ -28,12 +28,12 @@ from relay.fold import unfold
 from relay.ir import Loss, Response, Thinking, ToolCall
 from relay.kit import error_for_status
 from relay.limits import Limits, Reservation, Scope
-from relay.lost import answer_losses
+from relay.lost import answer_losses, dropped
 from relay.memory import place_of
 from relay.meter import Meter
-from relay.outlet import Outlet
+from relay.outlet import Outlet, safe_header
 from relay.shelf import Look
-from relay.stream import Delivery, bad_arguments, dropped, safe_header
+from relay.stream import Delivery
 
 if TYPE_CHECKING:
     from relay.app import Relay
@@ -80,7 +80,7 @@ class Attempt:
     """Runs once. Raises RelayError only as long as nothing was sent to the client, so that another may be tried."""
 
     most = MAX_ANSWER
-    """Bytes of a complete answer at most."""
+    """Bytes of an answer at most, if it is held: a complete one, or a stream that is translated or checked."""
     sent: UpstreamRequest | Awaitable[UpstreamRequest] | None = None
     """What `prepare` gave, if it was asked before."""
 
@@ -450,6 +450,7 @@ class Attempt:
             self.target.upstream.api_key,
             self._keep if keeps else None,
             self._shelve if self.dialect.keeps and not self.native else None,
+            self.most,
         )
         return delivery
 

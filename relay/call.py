@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from relay.budget import Hold
 from relay.dialect import Dialect, Head
 from relay.dispatch import Course
-from relay.errors import CallerError, RelayError, UpstreamError, UpstreamRefused
+from relay.errors import CallerError, RelayError, UpstreamError, UpstreamProtocol, UpstreamRefused
 from relay.family import Target
 from relay.ir import Loss, Request, StopKind, ToolCall, Usage
 from relay.life import Stopping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relay.shelf import Look
     from relay.stream import Delivery
 
-__all__ = ["Call"]
+__all__ = ["Call", "bad_arguments"]
 
 
 class Call:
@@ -184,3 +184,11 @@ class Call:
             return
         self.outcome = "client_abort"
         self.status = 499
+
+
+def bad_arguments(fault: str) -> RelayError:
+    """The error of strict mode: the model's tool call does not fit the tool."""
+    error = UpstreamProtocol(fault, code="invalid_tool_arguments")
+    # Whoever asks decides how well a model can do that.
+    error.blames = False
+    return error

@@ -25,6 +25,7 @@ from relay.ir import (
     ToolResult,
     everything,
 )
+from relay.outlet import safe_header
 
 __all__ = [
     "ANSWER_LOSSES",
@@ -36,6 +37,7 @@ __all__ = [
     "answer_losses",
     "asked_for",
     "declared_answer_losses",
+    "dropped",
     "foreign_fields",
     "last_words",
 ]
@@ -374,3 +376,8 @@ _SEE: Mapping[type[Any], Callable[[_Look, Any], None]] = {
     Logprobs: _Look.logprobs,
     ChoiceStop: _Look.stop,
 }
+
+
+def dropped(losses: Iterable[Loss]) -> str:
+    """What got lost, as a header value."""
+    return safe_header(", ".join(dict.fromkeys(loss.field for loss in losses)))[:1000]

@@ -7,6 +7,7 @@ aiohttp's way.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from email.utils import formatdate
@@ -20,7 +21,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from relay.outbox import Buffer, Outbox, Writable
 
-__all__ = ["STANDING", "Outlet", "Written"]
+__all__ = ["STANDING", "Outlet", "Written", "safe_header"]
 
 STANDING: Mapping[str, str] = MappingProxyType(
     {
@@ -39,6 +40,12 @@ LAST = b"0\r\n\r\n"
 SMALL = 16_384
 """Bytes that are put behind a head before they are written: to copy more of them takes longer than to write twice."""
 _REASONS: Mapping[int, str] = {status.value: status.phrase for status in HTTPStatus}
+_UNSAFE = re.compile(r"[^\x20-\x7e]")
+
+
+def safe_header(text: str) -> str:
+    """`text` as a header value: what is not printable ASCII becomes `?`."""
+    return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +87,7 @@ class Nowhere:
 
 
 class Outlet:
-    """Where one call's answer goes. Header names and values must be printable ASCII (see `relay.stream.safe_header`).
+    """Where one call's answer goes. Header names and values must be printable ASCII (see `safe_header`).
 
     Everything raises ConnectionResetError once the client has gone. Nothing waits: `full` says when it is time to.
     """

@@ -14,19 +14,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeGuard
 
-from relay.call import Call
+from relay.call import Call, bad_arguments
 from relay.dialect import Forward, StreamFilter
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, Failure, KeepsAlive, KeepsCalls, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
 from relay.fold import Fold
-from relay.ir import Loss, Response
+from relay.ir import Response
 from relay.kit import WholeEvents
-from relay.lost import answer_losses
+from relay.lost import answer_losses, dropped
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.parted import frames_of, parted
@@ -37,7 +36,7 @@ from relay.valve import Valve
 if TYPE_CHECKING:
     from relay.app import Relay
 
-__all__ = ["Delivery", "bad_arguments", "dropped", "safe_header"]
+__all__ = ["Delivery"]
 
 PREAMBLE_BYTES = 65_536
 PREAMBLE_SECONDS = 5.0
@@ -49,30 +48,11 @@ DRAIN_SECONDS = 1.0
 EVENT_END = b"\n\n"
 
 log = logging.getLogger("relay.stream")
-_UNSAFE = re.compile(r"[^\x20-\x7e]")
-
-
-def safe_header(text: str) -> str:
-    """`text` as a header value: what is not printable ASCII becomes `?`."""
-    return text if text.isascii() and text.isprintable() else _UNSAFE.sub("?", text)
 
 
 def resting(filter: StreamFilter) -> TypeGuard[WholeEvents]:
     """Whether a filter need not be shown a whole event of plain text."""
     return isinstance(filter, WholeEvents) and filter.resting
-
-
-def dropped(losses: Iterable[Loss]) -> str:
-    """What got lost, as a header value."""
-    return safe_header(", ".join(dict.fromkeys(loss.field for loss in losses)))[:1000]
-
-
-def bad_arguments(fault: str) -> RelayError:
-    """The error of strict mode: the model's tool call does not fit the tool."""
-    error = UpstreamProtocol(fault, code="invalid_tool_arguments")
-    # Whoever asks decides how well a model can do that.
-    error.blames = False
-    return error
 
 
 class Delivery:
@@ -94,10 +74,12 @@ class Delivery:
         "filter",
         "fold",
         "held",
+        "holds",
         "keep",
         "last",
         "loop",
         "meter",
+        "most",
         "native",
         "opened",
         "outlet",
@@ -112,6 +94,7 @@ class Delivery:
         "skimming",
         "stream_type",
         "strict",
+        "taken",
         "text",
         "timer",
         "valve",
@@ -130,6 +113,7 @@ class Delivery:
         secret: Secret | None,
         keep: Callable[[Response], None] | None,
         shelve: Callable[[StreamEncoder], None] | None,
+        most: int,
     ) -> None:
         if call.dialect is None or call.head is None:
             raise AssertionError("a delivery follows the reading of the head")
@@ -154,6 +138,10 @@ class Delivery:
         self.fold = None if keep is None else Fold()
         self.shelve = shelve
         """Who is given the encoder of a complete answer."""
+        self.holds = not native or keep is not None or call.check is not None
+        """Whether something of each piece may be held until the answer is complete: then there is a limit to it."""
+        self.most, self.taken = most, 0
+        """Bytes that came of such an answer, but for those that went by the valve."""
         self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
         self.valve: Valve | None = None
         """By which plain text may pass as it comes; None: everything has to be read."""
@@ -219,12 +207,16 @@ class Delivery:
         self.valve = valve
         self.text = valve.text
         self.passed = valve.passed
+        # That was of other streams.
+        self.taken -= valve.passed
         if self.opened:
             self._learn()
         return True
 
     def take(self, piece: bytes) -> bool:
         """One piece of the upstream's, on to the client. False once the answer is complete or has failed."""
+        if self.holds:
+            self._grow(len(piece))
         if self.valve is not None and self.valve.last is not None:
             self._caught_up()
         counter = self.counter
@@ -260,6 +252,12 @@ class Delivery:
                 self._open()
                 self._learn()
         return go_on
+
+    def _grow(self, size: int) -> None:
+        """So many bytes more. Raises UpstreamProtocol if that is more than may be held."""
+        self.taken += size
+        if self.taken + (0 if self.valve is None else self.valve.passed) > self.most:
+            raise UpstreamProtocol(f"the upstream's answer is longer than {self.most} bytes")
 
     def _caught_up(self) -> None:
         """Show the filter what passed last, before anything else."""

@@ -13,6 +13,9 @@ from relay.outbox import Buffer, Writable
 
 __all__ = ["COMPILED", "Valve"]
 
+LONGEST = 16 * 1024 * 1024
+"""Bytes of text that is kept of what passes: with more of it, nothing does, and whoever reads the rest counts it."""
+
 
 class Valve:
     """Stands where an upstream's bytes arrive: call it with them.
@@ -48,7 +51,7 @@ class Valve:
     def let(self, to: Writable, mould: Mould, into: bytearray | None = None, /) -> None:
         """Let chunks of this mould pass to that client, while nothing waits to be sent to it.
 
-        Their texts are appended to `into`, as they are spelled in JSON.
+        Their texts are appended to `into`, as they are spelled in JSON, as long as there is room for them.
         """
         self._to = to
         self._mould = mould
@@ -67,6 +70,8 @@ class Valve:
         into = self._into
         said = bytearray()
         end, text = chunks(data, begin, mould, None if into is None else said)
+        if into is not None and len(into) + text > LONGEST:
+            return begin
         # Whatever waits to be sent says that a client may be slow.
         if end == begin or to.is_closing() or to.get_write_buffer_size():
             return begin

@@ -8,6 +8,8 @@
 #include "mould.h"
 #include <structmember.h>
 
+#define LONGEST (16 * 1024 * 1024) /* bytes of text that is kept of what passes */
+
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
@@ -76,7 +78,7 @@ pass(Valve *self, PyObject *data, Py_ssize_t begin)
     if (to == NULL || !self->open)
         return begin;
     end = chunks(&self->kind, start + begin, start + PyBytes_GET_SIZE(data), &text) - start;
-    if (end == begin)
+    if (end == begin || (self->into != NULL && PyByteArray_GET_SIZE(self->into) + text > LONGEST))
         return begin;
     /* Whatever is called from here on may shut the valve. */
     Py_INCREF(to);

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay import Target, Upstream
+from relay.call import bad_arguments
 from relay.errors import (
     RelayError,
     UpstreamBusy,
@@ -19,7 +20,6 @@ from relay.errors import (
     UpstreamUnreachable,
 )
 from relay.health import CIRCUITS_KEPT, FORGET_SECONDS, PROBE_SECONDS, Circuit, Health, Pace
-from relay.stream import bad_arguments
 
 PACE = Pace(failures=3, first=5.0, longest=60.0, least=0.25)
 KEYS = tuple(Upstream("up", "x", "http://up", key_number=number) for number in (1, 2))

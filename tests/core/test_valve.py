@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import relay.valve
 from relay.mould import Mould
 from relay.outbox import Buffer, Writable
-from relay.valve import COMPILED
+from relay.valve import COMPILED, LONGEST
 from tests.core.twins import pure
 
 PURE = pure(relay.valve)
@@ -168,6 +168,21 @@ def test_what_passes_is_put_together_where_somebody_wants_it(twin: Any) -> None:
     valve.let(run.client, MOULD)
     valve(said(b"not"))
     assert run.into == b"ab\\nc"
+
+
+@both
+def test_what_is_kept_of_what_passes_has_a_limit(twin: Any) -> None:
+    run = Run(twin)
+    valve, fits = run.opened(), said(b"hello")
+    run.into.extend(bytes(LONGEST - 9))
+    valve.let(run.client, MOULD, run.into)
+    for piece in (fits, fits, said(b"four")):
+        valve(piece)
+    assert run.told == [("passed", fits), ("rest", fits), ("passed", said(b"four"))]
+    assert len(run.into) == LONGEST
+    valve.let(run.client, MOULD)
+    valve(fits)
+    assert run.told[3:] == [("passed", fits)]
 
 
 @both

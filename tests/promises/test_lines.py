@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 
+from relay.attempt import Attempt
 from relay.kit import MAX_EVENT, NdjsonDecoder, SseDecoder, WholeEvents
 from relay.outbox import Buffer, Writable
 from relay.outlet import Outlet
@@ -21,7 +24,7 @@ from relay_gemini.framing import ObjectDecoder
 from relay_openai.metering import UsageFilter
 from relay_openai.stream import ChatDecoder, WholeDecoder
 from tests.flow.conftest import Start
-from tests.flow.fake import LAST_CHUNK, STREAM_HEAD, FakeUpstream, chunk, http, stream
+from tests.flow.fake import DONE, LAST_CHUNK, STREAM_HEAD, FakeUpstream, chat_chunk, chunk, http, stream
 from tests.promises.families import STREAMS, WAYS, ask, both_transports, config
 from tests.promises.wire import until
 from tests.providers.bedrock.wire import message
@@ -83,6 +86,62 @@ async def test_a_line_without_an_end_ends_the_answer_within_bounds(
         assert (await relay.rows())[0].outcome == "upstream_cut", way
         await until(lambda: bool(upstream.peer_left))
         upstream.peer_left.clear()
+
+
+MOST = 100_000
+WORDS = [f"{number} {LETTERS * 20}" for number in range(2 * MOST // (20 * len(LETTERS)))]
+
+
+@pytest.mark.promise("U-06")
+@both_transports
+async def test_a_stream_that_has_to_be_held_ends_when_it_is_too_long(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr(Attempt, "most", MOST)
+    relay = await start(config(upstream, transport))
+    text = "It is " + "".join(WORDS)
+    for way in STREAMS:
+        upstream.scripts = [stream(*way.found.pieces("It is ", *WORDS))]
+        got = await ask(relay, way)
+        row = (await relay.rows())[0]
+        if way.native:
+            # Nothing of it is held.
+            assert (got.finished, got.text, got.error, row.outcome) == (True, text, "", "ok"), way
+            continue
+        assert (got.status, got.finished, got.proper) == (200, False, False), way
+        assert f"longer than {MOST} bytes" in got.error, way
+        assert text.startswith(got.text), way
+        assert len(got.text) <= MOST, way
+        assert row.outcome == "upstream_cut", way
+
+
+@pytest.mark.promise("U-06")
+@both_transports
+async def test_calls_that_are_checked_end_when_they_are_too_long(
+    start: Start, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr(Attempt, "most", MOST)
+    relay = await start(config(upstream, transport))
+    way = next(way for way in STREAMS if way.native and way.kind == "openai-chat")
+    path, body = way.request()
+    body["tools"] = [{"type": "function", "function": {"name": "note", "parameters": {"type": "object"}}}]
+
+    def piece(arguments: str, **more: Any) -> bytes:
+        return chat_chunk({"tool_calls": [{"index": 0, **more, "function": {"arguments": arguments}}]})
+
+    call = piece('{"a": "', id="call_1", type="function").replace(b'"function": {', b'"function": {"name": "note", ')
+    end = [piece('"}'), chat_chunk(finish="tool_calls"), DONE]
+    for words, outcome in ((WORDS[:9], "ok"), (WORDS, "upstream_cut")):
+        upstream.scripts = [stream(*way.found.start, call, *map(piece, words), *end)]
+        async with relay.client.post(relay.url + path, json=body) as response:
+            got = b""
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                async for some in response.content.iter_any():
+                    got += some
+        assert (b"[DONE]" in got) == (outcome == "ok")
+        assert (f"longer than {MOST} bytes".encode() in got) == (outcome != "ok")
+        row = (await relay.rows())[0]
+        assert (row.outcome, row.tools) == (outcome, "valid" if outcome == "ok" else None)
 
 
 PIECE, PIECES = 256, 32_000

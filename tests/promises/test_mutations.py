@@ -326,6 +326,12 @@ GUARDS: Mapping[str, Guard] = {
         "pass",
         "promises/test_plugins.py::test_a_decoder_that_never_ends_is_a_cut",
     ),
+    "streams that are too long to be held": Guard(
+        "stream:Delivery.take",
+        "self._grow(len(piece))",
+        "pass",
+        "promises/test_lines.py::test_a_stream_that_has_to_be_held_ends_when_it_is_too_long[relay]",
+    ),
     "invalid arguments for strict keys": Guard(
         "attempt:Attempt._check",
         "raise bad_arguments(fault)",
