@@ -2,7 +2,7 @@
 
 Waiting is found by Python's audit events, of which files, sockets, processes, databases and sleeps have one; computing
 by the time that the processor gave to the thread for one turn of a callback, without what the collector took of it.
-Neither depends on what else the machine does.
+Neither depends on what else is to be done; and how fast the processor is just now is measured before anybody is blamed.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ BEFORE_OR_AFTER = frozenset({"create_app", "Relay.close", "Lifetime.reload"})
 """Functions in which nobody is served, or the configuration is read again."""
 LONGEST = 0.5 if sys.flags.dev_mode else 0.05
 """Seconds of computing that one turn may take. With every check that Python has, nothing is as fast as it is."""
+SPIN, SPUN = 100_000, 0.002
+"""Turns of an empty loop, and seconds that they take where that holds."""
+
+
+def _slowness() -> float:
+    """How many times as long as there this machine takes just now."""
+    began = time.thread_time()
+    for _ in range(SPIN):
+        pass
+    return max(1.0, (time.thread_time() - began) / SPUN)
 
 
 class Watch:
@@ -77,7 +87,7 @@ class Watch:
         collected, began = self._collected, time.thread_time()
         run(handle)
         seconds = time.thread_time() - began - (self._collected - collected)
-        if seconds > self.longest and (who := _owner(handle)) is not None:
+        if seconds > self.longest and (who := _owner(handle)) is not None and seconds > self.longest * _slowness():
             self.found.append(f"{who} computes for {seconds * 1000:.0f} ms")
 
 

@@ -287,6 +287,7 @@ async def test_a_decoder_that_never_ends_is_a_cut(start: Start, upstream: FakeUp
     assert (await relay.rows())[0].outcome == "upstream_cut"
 
 
+@pytest.mark.turns(0.5)
 @pytest.mark.promise("P-04")
 @pytest.mark.parametrize("plane", ["stream", "messages, streamed"])
 async def test_many_events_and_huge_ones_arrive(start: Start, upstream: FakeUpstream, plane: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -34,10 +35,10 @@ DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "gemini": GeminiDecoder,
     "bedrock-converse": ConverseDecoder,
 }
-EVERY_BYTE = 1200
+EVERY_BYTE = 800
 """Streams up to this length are cut at every byte; of longer ones the last part is, and all else in even steps."""
 LAST_PART = 100
-STEPS = 30
+STEPS = 15
 
 
 def streams(recordings: Recordings) -> list[Exchange]:
@@ -86,7 +87,7 @@ def cut_everywhere(exchange: Exchange) -> Counter[str]:
         assert new == expected[len(events) : len(events) + len(new)], where
         events += new
         before = place
-        closed = copy.deepcopy(decoder).close()
+        closed = pickle.loads(pickle.dumps(decoder)).close()
         if closed and isinstance(closed[-1], Failure):
             assert isinstance(closed[-1].error, UpstreamProtocol), where
             closed.pop()
