@@ -32,7 +32,8 @@ BASES = {"openai-chat": "/v1", "openai-responses": "/v1", "anthropic-messages": 
 LONGEST_WAIT = 3.0
 """Seconds that a client waits because it was told to; longer, and it gives up."""
 TRIES = 4
-AT_A_TIME = 100
+AT_A_TIME = 30
+"""Calls. The server is slow where the machine is, and must not be taken for one that stalls."""
 
 ERRORS: dict[str, dict[str, Any]] = {
     "over its limit": {"status": 429, "retry_after": 0.3},
@@ -53,7 +54,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     f"{kind} after {chunks}": {
         "kind": kind,
         "after_chunks": chunks,
-        **({"stall_seconds": 4.0} if kind == "stall" else {}),
+        **({"stall_seconds": 12.0} if kind == "stall" else {}),
     }
     for kind in ("disconnect", "truncate", "malformed", "stall")
     for chunks in (0, 1, 3)
@@ -123,7 +124,7 @@ def config(url: str, asked: list[Asked], routing: str) -> str:
         upstreams[name] = (
             f"[upstreams.{name}]\nfamily = '{KINDS[one.way.kind].family}'\napi_key = 'sk-CANARY-{name}'\n"
             f"base_url = '{url}{BASES[one.way.kind]}'\ndialects = ['{one.way.kind}']\n"
-            "idle_timeout = 0.6\nfirst_byte_timeout = 0.8\n"
+            "idle_timeout = 1.5\nfirst_byte_timeout = 4.0\n"
         )
     models = "".join(f"[models.{one.model}]\ntargets = ['{upstream_of(one)}/{one.model}']\n" for one in asked)
     return "".join(upstreams.values()) + models + f"[routing]\nretry_budget = 1.0\n{routing}\n"

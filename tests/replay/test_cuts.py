@@ -134,7 +134,7 @@ def test_a_meter_and_a_decoder_tell_the_same_of_every_cut(recordings: Recordings
 
 # Through the whole relay
 
-SAMPLE = 60
+SAMPLE = 40
 OFFSETS = 12
 
 
