@@ -18,9 +18,11 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from relay.errors import RelayError
 from relay.ir import Citation, Extra, Part, StopReason, ToolCall, Usage
+from relay.mould import Mould
 
 __all__ = [
     "ArgumentsDelta",
+    "Casts",
     "ChoiceStop",
     "Event",
     "Failure",
@@ -38,6 +40,7 @@ __all__ = [
     "StreamEncoder",
     "StreamMeter",
     "TellsFailure",
+    "TellsMould",
     "TextDelta",
     "ThinkingDelta",
     "UsageSeen",
@@ -267,4 +270,31 @@ class TellsFailure(Protocol):
 
     def failure(self, error: RelayError, /) -> bytes:
         """The dialect's in-stream error, as `StreamEncoder.failure`."""
+        ...
+
+
+@runtime_checkable
+class TellsMould(Protocol):
+    """A decoder that need not be shown all text: with an encoder that `Casts`, pieces pass without being decoded."""
+
+    def mould(self, event: bytes, /) -> Mould | None:
+        """The mould of an event that was just decoded into one `TextDelta` or `ThinkingDelta` and nothing else.
+
+        Of every event that fits it, as long as nothing else comes between, this decoder would tell such a piece of the
+        same part and no more, and would be afterwards as if it had not come. None if that is not so.
+        """
+        ...
+
+
+@runtime_checkable
+class Casts(Protocol):
+    """An encoder that writes text between bytes that stay the same."""
+
+    def cast(self, event: TextDelta | ThinkingDelta, /) -> tuple[bytes, bytes] | None:
+        """What it writes before and behind the inside of a JSON string for each piece like this one.
+
+        The first ends with the string's opening quote, the second begins with the closing one. That holds until it is
+        given anything else; before that, it is given the text that was written in its place, as one piece, and what it
+        makes of that is thrown away. None: it writes something else, or nothing.
+        """
         ...

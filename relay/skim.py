@@ -8,13 +8,15 @@ goes through the real decoder, so that ends, counts and errors are exactly the d
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
+from relay.dialect import StreamFilter
 from relay.events import ArgumentsDelta, StreamDecoder
-from relay.kit import estimate_tokens, loads
+from relay.kit import WholeEvents, estimate_tokens, loads
 from relay.meter import Meter
 from relay.mould import Mould, run
 
-__all__ = ["EVENT_END", "SkimmingMeter"]
+__all__ = ["EVENT_END", "SkimmingMeter", "resting"]
 
 LONGEST = 65_536
 """Bytes of an incomplete event beyond which it is given to the decoder as it comes."""
@@ -25,6 +27,11 @@ FEW = 2048
 EVENT_END = b"\n\n"
 CR = 0x0D
 NOWHERE = 0, 0
+
+
+def resting(filter: StreamFilter) -> TypeGuard[WholeEvents]:
+    """Whether a filter need not be shown a whole event of plain text."""
+    return isinstance(filter, WholeEvents) and filter.resting
 
 
 def _alone(mould: Mould, event: bytes, seen: float, arguments: str | None) -> bool:

@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from relay.call import Call, bad_arguments
-from relay.dialect import Forward, StreamFilter
+from relay.dialect import Forward
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, Failure, KeepsAlive, KeepsCalls, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
@@ -29,8 +29,9 @@ from relay.lost import answer_losses, dropped
 from relay.meter import Meter
 from relay.outlet import Outlet
 from relay.parted import frames_of, parted
+from relay.recast import Recast
 from relay.secret import Secret
-from relay.skim import SkimmingMeter
+from relay.skim import SkimmingMeter, resting
 from relay.valve import Valve
 
 if TYPE_CHECKING:
@@ -48,11 +49,6 @@ DRAIN_SECONDS = 1.0
 EVENT_END = b"\n\n"
 
 log = logging.getLogger("relay.stream")
-
-
-def resting(filter: StreamFilter) -> TypeGuard[WholeEvents]:
-    """Whether a filter need not be shown a whole event of plain text."""
-    return isinstance(filter, WholeEvents) and filter.resting
 
 
 class Delivery:
@@ -86,6 +82,7 @@ class Delivery:
         "passed",
         "plugin",
         "quiet",
+        "recast",
         "relay",
         "rest",
         "secret",
@@ -143,6 +140,7 @@ class Delivery:
         self.most, self.taken = most, 0
         """Bytes that came of such an answer, but for those that went by the valve."""
         self.skimming = counter if isinstance(counter, SkimmingMeter) and outlet.chunked else None
+        self.recast = Recast.of(decoder, self.encoder, self.meter, self.fold) if outlet.chunked else None
         self.valve: Valve | None = None
         """By which plain text may pass as it comes; None: everything has to be read."""
         self.text = self.passed = 0
@@ -194,6 +192,7 @@ class Delivery:
         self.timer.cancel()
         valve, self.valve = self.valve, None
         if valve is not None:
+            self._caught_up()
             valve.shut()
             if self.skimming is not None:
                 self.skimming.seen += (valve.text - self.text) / 4
@@ -202,7 +201,7 @@ class Delivery:
 
     def attach(self, valve: Valve) -> bool:
         """Let plain text pass by this valve from here on, as it comes. False: all of it has to be read."""
-        if self.skimming is None:
+        if self.skimming is None and self.recast is None:
             return False
         self.valve = valve
         self.text = valve.text
@@ -260,7 +259,9 @@ class Delivery:
             raise UpstreamProtocol(f"the upstream's answer is longer than {self.most} bytes")
 
     def _caught_up(self) -> None:
-        """Show the filter what passed last, before anything else."""
+        """Show what passed to those who have to know of it, before anything else."""
+        if self.recast is not None:
+            self.recast.catch_up()
         last = None if self.valve is None else self.valve.last
         if last is not None and isinstance(self.filter, WholeEvents):
             self.filter.rested(bytes(last))
@@ -307,6 +308,8 @@ class Delivery:
         if self.encoder is not None:
             try:
                 data = self.encoder.encode(events) if events else b""
+                if self.recast is not None and self.valve is not None and self.opened:
+                    self.recast.follow(self.valve, self.outlet.transport, piece, events)
             except RelayError:
                 raise
             except Exception as error:
@@ -437,6 +440,8 @@ class Delivery:
         """The upstream has ended its stream, or its last event was seen: end the client's. Raises RelayError."""
         events: list[Event] = []
         meter = self.meter
+        if self.recast is not None:
+            self._caught_up()
         if meter.error is not None:
             # It has passed through to the client in its own bytes.
             self._fail(meter.error, said=True)

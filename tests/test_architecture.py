@@ -37,7 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "client discovery http1 manager memory meter schemas store upstream",
         "dispatch",
         # One request's life, in this order.
-        "call catalog middleware parted skim",
+        "call catalog middleware parted recast skim",
         "stream",
         "attempt",
         "counting recorder",

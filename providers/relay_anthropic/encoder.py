@@ -141,6 +141,13 @@ class MessagesEncoder:
             self._begin()
         return b"".join(self._out)
 
+    def cast(self, event: TextDelta | ThinkingDelta, /) -> tuple[bytes, bytes] | None:
+        """As `relay.events.Casts`: of the block whose turn it is."""
+        block = self._blocks.get(event.index)
+        if block is None or not block.head or self._over or not self._open or self._open[0] is not block:
+            return None
+        return block.head + b'"', b'"' + _TAIL
+
     def failure(self, error: RelayError, /) -> bytes:
         """The error as clients raise it, once, and no `message_stop`: that would make the answer complete."""
         if self._over:

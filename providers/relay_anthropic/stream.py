@@ -24,9 +24,11 @@ from relay.events import (
     UsageSeen,
 )
 from relay.ir import Opaque, Text, Thinking, ToolCall
+from relay.mould import Mould
 from relay_anthropic.block import DIALECT, part_of
 from relay_anthropic.citation import citation_of
 from relay_anthropic.errors import error_of
+from relay_anthropic.mould import delta_mould
 from relay_anthropic.response import choice_extra, message_extra
 from relay_anthropic.usage import merge_usage, stop_reason, usage_of
 
@@ -88,6 +90,10 @@ class MessagesDecoder:
             self._fail(error)
         events, self._events = self._events, []
         return events
+
+    def mould(self, event: bytes, /) -> Mould | None:
+        """As `relay.events.TellsMould`: deltas with one text change nothing here."""
+        return None if self._done else delta_mould(event)
 
     def _read(self, frames: list[tuple[str, bytes]]) -> None:
         for name, payload in frames:

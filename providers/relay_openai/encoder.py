@@ -162,6 +162,11 @@ class ChatEncoder:
                 write(self, event)
         return b"".join(out)
 
+    def cast(self, event: TextDelta | ThinkingDelta, /) -> tuple[bytes, bytes] | None:
+        """As `relay.events.Casts`."""
+        frame = self._frames.get(event.index)
+        return None if frame is None or self._over else (frame.head + b'"', b'"' + frame.tail)
+
     def failure(self, error: RelayError, /) -> bytes:
         """The error as clients raise it, once. There is no `[DONE]` after it: that would make the answer complete."""
         if self._over:

@@ -19,8 +19,10 @@ from relay.fold import unfold
 from relay.ir import Response
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
 from relay.meter import Meter
+from relay.mould import Mould
 from relay.skim import EVENT_END
 from relay_openai.fault import is_fault, upstream_error
+from relay_openai.mould import chunk_mould, lone
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
 
@@ -90,6 +92,10 @@ class ChatDecoder:
                 if meter.seen > before:
                     return begin, place, None
         return 0, len(data), None
+
+    def mould(self, event: bytes, /) -> Mould | None:
+        """As `relay.events.TellsMould`, of chunks that are one text and nothing else: others leave something behind."""
+        return chunk_mould(event) if not self._over and lone(event) else None
 
     def close(self) -> list[Event]:
         """The end of the bytes: complete if every choice had its finish reason, else a failure."""

@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+typedef struct {
+    const char *begin, *end; /* where it says so, begin may be NULL: there is none */
+} span;
+
 #define ONES UINT64_C(0x0101010101010101)
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define IN_ORDER 1

@@ -12,10 +12,6 @@
 #define DIGITS 7 /* hexadecimal digits of a chunk's size that are read */
 
 typedef struct {
-    const char *begin, *end;
-} span;
-
-typedef struct {
     span head, tail, middle;
     Py_ssize_t quotes; /* between the text and the tail */
     Py_ssize_t line;   /* how far into the tail its first line end is; below 0: it has none */
@@ -142,24 +138,31 @@ texts(const mould *kind, const char *place, const char *end, char *to)
     return to;
 }
 
+/* The same where they may stand in chunks. */
+static char *
+all_texts(const mould *kind, const char *place, const char *end, char *to, int chunked)
+{
+    Py_ssize_t length;
+
+    if (!chunked)
+        return texts(kind, place, end, to);
+    while (place < end) {
+        place = line_end(place, end, &length);
+        to = texts(kind, place, place + length, to);
+        place += length + 2;
+    }
+    return to;
+}
+
 /* Append the texts of what was found to be there, `size` bytes of them: events, or chunks of them. 0, or -1 with an error. */
 static int
 append(PyObject *into, const mould *kind, const char *place, const char *end, Py_ssize_t size, int chunked)
 {
-    Py_ssize_t before = PyByteArray_GET_SIZE(into), length;
-    char *to;
+    Py_ssize_t before = PyByteArray_GET_SIZE(into);
 
     if (PyByteArray_Resize(into, before + size) < 0)
         return -1;
-    to = PyByteArray_AS_STRING(into) + before;
-    if (!chunked)
-        texts(kind, place, end, to);
-    else
-        while (place < end) {
-            place = line_end(place, end, &length);
-            to = texts(kind, place, place + length, to);
-            place += length + 2;
-        }
+    all_texts(kind, place, end, PyByteArray_AS_STRING(into) + before, chunked);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Strings of a JSON body, and what they count for: what outline.c and plain.c have in common.
+/* Strings of JSON, and what they count for: what outline.c, plain.c and valve.c have in common.
  *
  * Everything is read between two pointers and nothing is written; no byte is looked at before it is known to be there.
  */
@@ -13,10 +13,6 @@
 #define NUMBERED 6 /* bytes of an escape that gives a character's number */
 
 typedef struct {
-    const char *begin, *end; /* begin is NULL: there is none */
-} span;
-
-typedef struct {
     const char *end;   /* the quote that ends it; NULL: there is none */
     Py_ssize_t beside; /* its bytes beside one for each of its characters */
     Py_ssize_t more;   /* the same of it in UTF-8, with nothing escaped */
@@ -25,7 +21,7 @@ typedef struct {
     int odd;           /* has what no string may have */
 } text;
 
-static int
+static inline int
 blank(char byte)
 {
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
@@ -198,7 +194,7 @@ text_at(const char *begin, const char *end)
 }
 
 /* Whether it is a tuple of bytes. */
-static int
+static inline int
 names(PyObject *object)
 {
     Py_ssize_t place;
@@ -211,20 +207,20 @@ names(PyObject *object)
     return 1;
 }
 
-static int
+static inline int
 same(span one, span other)
 {
     return one.end - one.begin == other.end - other.begin
         && memcmp(one.begin, other.begin, (size_t)(one.end - one.begin)) == 0;
 }
 
-static int
+static inline int
 is(span key, PyObject *name)
 {
     return same(key, (span){PyBytes_AS_STRING(name), PyBytes_AS_STRING(name) + PyBytes_GET_SIZE(name)});
 }
 
-static int
+static inline int
 among(span key, PyObject *names)
 {
     Py_ssize_t place;
@@ -235,7 +231,7 @@ among(span key, PyObject *names)
     return 0;
 }
 
-static int
+static inline int
 begins_with(const char *begin, const char *end, PyObject *labels)
 {
     Py_ssize_t place;
@@ -249,7 +245,7 @@ begins_with(const char *begin, const char *end, PyObject *labels)
 }
 
 /* As relay.kit.estimate_tokens. */
-static Py_ssize_t
+static inline Py_ssize_t
 tokens_of(const char *begin, text found)
 {
     Py_ssize_t length = found.end - begin - found.beside;

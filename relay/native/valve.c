@@ -6,6 +6,7 @@
  */
 #include "module.h"
 #include "mould.h"
+#include "text.h"
 #include <structmember.h>
 
 #define LONGEST (16 * 1024 * 1024) /* bytes of text that is kept of what passes */
@@ -16,6 +17,8 @@ typedef struct {
     PyObject *write, *rest, *broken; /* as in relay.valve.Valve */
     PyObject *to, *form;             /* the client's transport and the mould, both or neither */
     PyObject *into;                  /* what their texts are appended to; NULL: nothing */
+    PyObject *out;                   /* what stands around them in the client's form; NULL: it is the same */
+    span before, after;              /* point into `out` */
     PyObject *last;                  /* what passed last; NULL: nothing since anybody decided what may */
     mould kind;                      /* points into `form` */
     Py_ssize_t text, passed;
@@ -66,6 +69,32 @@ between(PyObject *data, Py_ssize_t begin, Py_ssize_t end)
     return part;
 }
 
+/* One event in the client's form for all texts between two places, as a chunk; NULL, and no error, if they are not sound. */
+static PyObject *
+recast(Valve *self, const char *place, const char *end, Py_ssize_t size)
+{
+    Py_ssize_t before = self->before.end - self->before.begin, after = self->after.end - self->after.begin;
+    char line[2 * sizeof size + 3], *to, *begin;
+    int digits = PyOS_snprintf(line, sizeof line, "%zx\r\n", (size_t)(before + size + after));
+    PyObject *piece = PyBytes_FromStringAndSize(NULL, digits + before + size + after + 2);
+    text found;
+
+    if (piece == NULL)
+        return NULL;
+    to = PyBytes_AS_STRING(piece);
+    memcpy(to, line, (size_t)digits);
+    memcpy(to + digits, self->before.begin, (size_t)before);
+    begin = to + digits + before;
+    to = all_texts(&self->kind, place, end, begin, 1);
+    memcpy(to, self->after.begin, (size_t)after);
+    memcpy(to + after, "\r\n", 2);
+    /* Behind them is the quote that ends a string. */
+    found = text_at(begin, to + after);
+    if (size == 0 || found.odd || found.end != to)
+        Py_CLEAR(piece);
+    return piece;
+}
+
 /* Where what did not pass begins; -1 with an error. */
 static Py_ssize_t
 pass(Valve *self, PyObject *data, Py_ssize_t begin)
@@ -84,10 +113,15 @@ pass(Valve *self, PyObject *data, Py_ssize_t begin)
     Py_INCREF(to);
     open = flows(to);
     /* What is called next may change the mould. */
-    if (open > 0 && self->into != NULL && append(self->into, &self->kind, start + begin, start + end, text, 1) < 0)
+    if (open > 0) {
+        arguments[2] = self->out == NULL ? between(data, begin, end) : recast(self, start + begin, start + end, text);
+        if (arguments[2] == NULL)
+            open = PyErr_Occurred() ? -1 : 0;
+    }
+    if (open > 0 && self->into != NULL && append(self->into, &self->kind, start + begin, start + end, text, 1) < 0) {
+        Py_DECREF(arguments[2]);
         open = -1;
-    if (open > 0 && (arguments[2] = between(data, begin, end)) == NULL)
-        open = -1;
+    }
     if (open > 0) {
         arguments[1] = to;
         done = PyObject_Vectorcall(self->write, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -194,6 +228,7 @@ valve_shut(Valve *self, PyObject *nothing)
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
     Py_CLEAR(self->into);
+    Py_CLEAR(self->out);
     Py_CLEAR(self->last);
     Py_RETURN_NONE;
 }
@@ -201,15 +236,25 @@ valve_shut(Valve *self, PyObject *nothing)
 static PyObject *
 valve_let(Valve *self, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *into = NULL;
+    PyObject *into = NULL, *out = NULL;
+    span before = {NULL, NULL}, after = {NULL, NULL};
     mould kind;
 
-    if (count != 2 && count != 3) {
-        PyErr_SetString(PyExc_TypeError, "two arguments are needed, or three");
+    if (count < 2 || count > 4) {
+        PyErr_SetString(PyExc_TypeError, "two arguments are needed, or up to four");
         return NULL;
     }
-    if (count == 3 && target_of(args[2], &into) < 0)
+    if (count > 2 && target_of(args[2], &into) < 0)
         return NULL;
+    if (count > 3 && args[3] != Py_None) {
+        out = args[3];
+        if (!PyTuple_Check(out) || PyTuple_GET_SIZE(out) != 2) {
+            PyErr_SetString(PyExc_TypeError, "two bytes are needed, or None");
+            return NULL;
+        }
+        if (bytes_of(PyTuple_GET_ITEM(out, 0), &before) < 0 || bytes_of(PyTuple_GET_ITEM(out, 1), &after) < 0)
+            return NULL;
+    }
     if (args[1] != self->form) {
         if (mould_of(args[1], &kind) < 0)
             return NULL;
@@ -221,6 +266,10 @@ valve_let(Valve *self, PyObject *const *args, Py_ssize_t count)
     Py_XSETREF(self->to, args[0]);
     Py_XINCREF(into);
     Py_XSETREF(self->into, into);
+    Py_XINCREF(out);
+    Py_XSETREF(self->out, out);
+    self->before = before;
+    self->after = after;
     Py_CLEAR(self->last);
     Py_RETURN_NONE;
 }
@@ -235,6 +284,7 @@ valve_traverse(Valve *self, visitproc visit, void *arg)
     Py_VISIT(self->to);
     Py_VISIT(self->form);
     Py_VISIT(self->into);
+    Py_VISIT(self->out);
     Py_VISIT(self->last);
     return 0;
 }
@@ -248,6 +298,7 @@ valve_clear(Valve *self)
     Py_CLEAR(self->to);
     Py_CLEAR(self->form);
     Py_CLEAR(self->into);
+    Py_CLEAR(self->out);
     Py_CLEAR(self->last);
     return 0;
 }

@@ -185,6 +185,53 @@ def test_what_is_kept_of_what_passes_has_a_limit(twin: Any) -> None:
     assert run.told[3:] == [("passed", fits)]
 
 
+OUT = (b'before "', b'" after')
+
+
+@both
+def test_what_passes_into_another_form_is_one_event(twin: Any) -> None:
+    run = Run(twin)
+    valve = run.opened()
+    valve.let(run.client, MOULD, run.into, OUT)
+    fits = said(b"a") + said(b"\\n\\u00fc") + said("ü".encode())
+    valve(fits + ODD)
+    assert run.told == [("passed", chunk(OUT[0] + b"a\\n\\u00fc" + "ü".encode() + OUT[1])), ("rest", ODD)]
+    assert bytes(valve.last) == run.told[0][1]
+    assert (run.into, valve.text, valve.passed) == ("a\\n\\u00fcü".encode(), 11, len(fits))
+    valve.let(run.client, MOULD, None, OUT)
+    valve(said(b"b"))
+    assert (run.told[2], len(run.into)) == (("passed", chunk(OUT[0] + b"b" + OUT[1])), 11)
+    valve.let(run.client, MOULD, run.into, None)
+    valve(said(b"c"))
+    assert (run.told[3], len(run.into)) == (("passed", said(b"c")), 12)
+
+
+HALF, OTHER_HALF = b"\\ud83d", b"\\ude00"
+
+
+@both
+@pytest.mark.parametrize(
+    "text", [b"", b"\x01", b"\t", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\\x", b"\\u12", HALF, OTHER_HALF]
+)
+def test_what_no_string_may_hold_does_not_pass_into_another_form(twin: Any, text: bytes) -> None:
+    run = Run(twin)
+    valve = run.opened()
+    valve.let(run.client, MOULD, run.into, OUT)
+    valve(said(text))
+    assert (run.told, run.into, valve.last, valve.passed) == ([("rest", said(text))], b"", None, 0)
+    valve(said(b"a") + said(text) + said(b"b")) if text else valve(said(b"a"))
+    assert run.told[1][0] == ("rest" if text else "passed")
+
+
+@both
+def test_a_character_in_two_pieces_that_come_together_is_one(twin: Any) -> None:
+    run = Run(twin)
+    run.opened().let(run.client, MOULD, run.into, OUT)
+    for one, other in ((HALF, OTHER_HALF), (b"\xc3", b"\xbc")):
+        run.valve(said(one) + said(other))
+        assert run.told.pop() == ("passed", chunk(OUT[0] + one + other + OUT[1]))
+
+
 @both
 def test_from_a_place_on_it_says_where_the_rest_begins(twin: Any) -> None:
     run = Run(twin)
@@ -254,7 +301,10 @@ def test_a_valve_goes_with_those_that_it_knows(twin: Any) -> None:
         lambda kind, valve: valve(data=b""),
         lambda kind, valve: valve.let(None),
         lambda kind, valve: valve.let(None, MOULD, b""),
-        lambda kind, valve: valve.let(None, MOULD, None, None),
+        lambda kind, valve: valve.let(None, MOULD, None, None, None),
+        lambda kind, valve: valve.let(None, MOULD, None, b""),
+        lambda kind, valve: valve.let(None, MOULD, None, (b"",)),
+        lambda kind, valve: valve.let(None, MOULD, None, (b"", "")),
         lambda kind, valve: valve.let(None, (b"", b"")),
         lambda kind, valve: valve.let(None, ("", b"", b"", 0)),
         lambda kind, valve: valve.let(None, (b"", b"", b"", "")),
@@ -276,6 +326,9 @@ def test_what_is_no_use_of_it_is_a_type_error(wrong: Callable[[Any, Any], None])
     assert run.told == [("passed", said(b""))]
 
 
+WAYS = ["open", "closed", "let", "kept", "cast", "cast and kept", "other", "shut", "full", "empty", "left"]
+
+
 @pytest.mark.skipif(not COMPILED, reason="there is only one")
 @settings(max_examples=400, deadline=None)
 @given(
@@ -284,6 +337,10 @@ def test_what_is_no_use_of_it_is_a_type_error(wrong: Callable[[Any, Any], None])
             st.sampled_from(
                 [
                     said(b""),
+                    said(b"a\\u00fc"),
+                    said(b"\xff\\"),
+                    said(HALF),
+                    said(OTHER_HALF),
                     chunk(MOULD.head + MOULD.tail + MOULD.head + b"b" + MOULD.tail),
                     OTHERS,
                     ODD,
@@ -296,7 +353,7 @@ def test_what_is_no_use_of_it_is_a_type_error(wrong: Callable[[Any, Any], None])
         ).map(b"".join),
         max_size=6,
     ),
-    st.lists(st.sampled_from(["open", "closed", "let", "kept", "other", "shut", "full", "empty", "left"]), max_size=6),
+    st.lists(st.sampled_from(WAYS), max_size=6),
 )
 def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str]) -> None:
     runs = [Run(twin) for twin in TWINS]
@@ -307,6 +364,8 @@ def test_both_do_the_same_with_everything(pieces: list[bytes], turns: list[str])
             "closed": lambda valve=valve: setattr(valve, "open", False),
             "let": lambda valve=valve, client=client: valve.let(client, MOULD),
             "kept": lambda valve=valve, client=client, run=run: valve.let(client, MOULD, run.into),
+            "cast": lambda valve=valve, client=client: valve.let(client, MOULD, None, OUT),
+            "cast and kept": lambda valve=valve, client=client, run=run: valve.let(client, MOULD, run.into, OUT),
             "other": lambda valve=valve, client=client: valve.let(client, OTHER),
             "shut": valve.shut,
             "full": lambda client=client: setattr(client, "waiting", 9),

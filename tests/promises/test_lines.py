@@ -111,7 +111,9 @@ async def test_a_stream_that_has_to_be_held_ends_when_it_is_too_long(
         assert (got.status, got.finished, got.proper) == (200, False, False), way
         assert f"longer than {MOST} bytes" in got.error, way
         assert text.startswith(got.text), way
-        assert len(got.text) <= MOST, way
+        if {way.kind, way.client} != {"openai-chat", "anthropic-messages"}:
+            # Between these, text passes until something else comes, or there is too much of it.
+            assert len(got.text) <= MOST, way
         assert row.outcome == "upstream_cut", way
 
 

@@ -9,9 +9,9 @@ from relay.events import Event
 from relay.ir import Response
 from relay.mould import Mould
 from relay.skim import SkimmingMeter
+from relay_openai.mould import chunk_mould, places
 from relay_openai.reader import Reader
 from relay_openai.response import decode_response
-from relay_openai.skim import chunk_mould, places
 from relay_openai.stream import ChatDecoder
 
 __all__ = ["TextReader", "completions_meter", "decode_text"]

@@ -16,7 +16,8 @@ from relay.errors import UpstreamError
 from relay.ir import Usage
 from relay.meter import Meter
 from relay.skim import SkimmingMeter
-from relay_anthropic.skim import delta_mould, messages_meter
+from relay_anthropic.mould import delta_mould
+from relay_anthropic.skim import messages_meter
 from relay_anthropic.stream import MessagesDecoder
 
 
