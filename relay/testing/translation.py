@@ -16,11 +16,13 @@ import pytest
 
 from relay.bound import BoundFamily
 from relay.errors import RelayError, Unsupported, UpstreamError
-from relay.events import Event, Failure, MessageStop, StreamDecoder, UsageSeen
+from relay.events import Event, Failure, MessageStop, StreamDecoder, TextDelta, ThinkingDelta, UsageSeen
 from relay.family import Target, Upstream, UpstreamRequest
 from relay.fold import Fold
 from relay.ir import Loss, Message, Request, Response, Text, ToolCall
+from relay.kit import loads
 from relay.manager import Plugins
+from relay.mould import run
 from relay.secret import Secret
 from relay.testing.damage import ODD_BODIES, damaged, pieces, places, renumbered, reshaped
 from relay.testing.grammar import check_events, check_usage, decoded
@@ -30,6 +32,7 @@ from relay.testing.vectors import Vectors
 __all__ = ["TranslationSuite", "folded"]
 
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 429, 500, 502, 503, 504, 529, 599)
+EVENT_END = b"\n\n"
 CUTS = 150
 """Places of a stream at which it is broken off."""
 
@@ -317,6 +320,29 @@ class TranslationSuite:
         usage = bound.meter_response(target, headers, vectors.answer, vectors.dialect) if vectors.dialect else None
         if usage is not None:
             assert (usage.input, usage.output) == (vectors.input_tokens, vectors.output_tokens)
+
+    def test_text_that_need_not_be_decoded_leaves_nothing_behind(self, bound: BoundFamily, target: Target) -> None:
+        """Of a decoder that knows what stands around a text (`TellsMould`): one event more is that text once more."""
+        decoder = self.decoder(bound, target)
+        mould_of = getattr(decoder, "mould", None)
+        if mould_of is None:
+            pytest.skip("all of its text is decoded")
+        whole = told(self.decoder(bound, target), self.vectors.stream)
+        pieces = [piece + EVENT_END for piece in self.vectors.stream.split(EVENT_END) if piece]
+        known = told_of = 0
+        for number, piece in enumerate(pieces):
+            events = decoder.feed(piece)
+            told_of += len(events)
+            mould = mould_of(piece) if len(events) == 1 else None
+            if mould is None or not isinstance(events[0], TextDelta | ThinkingDelta):
+                continue
+            known += 1
+            end, size = run(piece, 0, mould)
+            assert end == len(piece), "the mould is that of the event"
+            assert loads(b'"%b"' % piece[len(mould.head) : len(mould.head) + size]) == events[0].text
+            again = told(self.decoder(bound, target), b"".join((*pieces[:number], piece, *pieces[number:])))
+            assert again == [*whole[:told_of], events[0], *whole[told_of:]]
+        assert known, "of no event of the stream"
 
     # Errors.
 
