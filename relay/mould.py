@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["COMPILED", "CRLF", "SIZE", "Mould", "chunks", "run"]
+__all__ = ["COMPILED", "CRLF", "EVENT_END", "SIZE", "Mould", "chunks", "run"]
 
 TEXT = re.compile(rb'[^"\\\n]*(?:\\.[^"\\\n]*)*')
 """What stands between the quotes of a JSON string."""
 SIZE = re.compile(rb"([0-9a-fA-F]{1,7})\r\n")
 """The line before a chunk."""
 CRLF = b"\r\n"
+EVENT_END = b"\n\n"
 
 
 class Mould(NamedTuple):
@@ -42,6 +43,11 @@ class Mould(NamedTuple):
         if filling is None:
             return Mould(event[:begin], event[end:])
         return Mould(event[:begin], event[filling[1] :], event[end : filling[0]], event.count(b'"', end, filling[1]))
+
+    def inside(self, event: bytes) -> bytes:
+        """The text of an event that fits, as it is spelled in JSON."""
+        begin = len(self.head)
+        return event[begin : event.find(self.middle, begin) if self.middle else len(event) - len(self.tail)]
 
 
 def run(data: bytes, begin: int, mould: Mould, into: bytearray | None = None, /) -> tuple[int, int]:

@@ -15,14 +15,13 @@ from relay.events import Event, StreamEncoder, TextDelta, ThinkingDelta
 from relay.fold import Fold
 from relay.kit import loads
 from relay.meter import Meter
-from relay.mould import Mould, run
+from relay.mould import EVENT_END, Mould, run
 from relay.outbox import Writable
 from relay.valve import Valve
 
 __all__ = ["Recast"]
 
 Piece: TypeAlias = TextDelta | ThinkingDelta
-EVENT_END = b"\n\n"
 
 
 class Recast:
@@ -39,7 +38,7 @@ class Recast:
         self._mould_of = mould_of
         self._cast = cast
         self._tell = tell
-        """Who follows the stream."""
+        """Who follows the stream: first who counts."""
         self._mould: Mould | None = None
         self._event: Piece | None = None
         """The last piece that was translated: what passes is more of its part."""
@@ -59,16 +58,16 @@ class Recast:
     def follow(self, valve: Valve, to: Writable | None, piece: bytes, events: Sequence[Event]) -> None:
         """Let pass what is like this piece, if it was one event of text and nothing else; or nothing."""
         event = events[0] if len(events) == 1 else None
-        mould = out = None
-        if to is not None and isinstance(event, TextDelta | ThinkingDelta):
-            out = self._cast(event)
-            if out is not None:
-                mould = self._mould_for(piece, event)
-        if mould is None or to is None or not isinstance(event, TextDelta | ThinkingDelta):
+        if (
+            isinstance(event, TextDelta | ThinkingDelta)
+            and to is not None
+            and (out := self._cast(event)) is not None
+            and (mould := self._mould_for(piece, event)) is not None
+        ):
+            self._event = event
+            valve.let(to, mould, self._into, out)
+        else:
             valve.shut()
-            return
-        self._event = event
-        valve.let(to, mould, self._into, out)
 
     def _mould_for(self, piece: bytes, event: Piece) -> Mould | None:
         known = self._mould
@@ -77,10 +76,8 @@ class Recast:
         mould = self._mould_of(piece)
         if mould is None or not mould.tail.endswith(EVENT_END):
             return None
-        begin = len(mould.head)
-        end = piece.find(mould.middle, begin) if mould.middle else len(piece) - len(mould.tail)
         try:
-            said = loads(b'"%b"' % piece[begin:end])
+            said = loads(b'"%b"' % mould.inside(piece))
         except ValueError:
             return None
         if said != event.text:
@@ -88,12 +85,13 @@ class Recast:
         self._mould = mould
         return mould
 
-    def catch_up(self) -> None:
-        """Tell what has passed since this was asked last, as one piece."""
+    def catch_up(self, *, ended: bool = False) -> None:
+        """Tell what has passed since this was asked last, as one piece. When all has `ended`, only who counts is told:
+        nobody writes any more, and what a plugin raises then must not cost the call its row."""
         event, into = self._event, self._into
         if event is None or not into:
             return
         text = str(loads(b'"%b"' % bytes(into)))
         into.clear()
-        for tell in self._tell:
+        for tell in self._tell[:1] if ended else self._tell:
             tell([type(event)(event.index, text)])

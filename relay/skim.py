@@ -14,9 +14,9 @@ from relay.dialect import StreamFilter
 from relay.events import ArgumentsDelta, StreamDecoder
 from relay.kit import WholeEvents, estimate_tokens, loads
 from relay.meter import Meter
-from relay.mould import Mould, run
+from relay.mould import EVENT_END, Mould, run
 
-__all__ = ["EVENT_END", "SkimmingMeter", "resting"]
+__all__ = ["SkimmingMeter", "resting"]
 
 LONGEST = 65_536
 """Bytes of an incomplete event beyond which it is given to the decoder as it comes."""
@@ -24,7 +24,6 @@ MOULDS = 4
 """Moulds kept per stream: its text, its reasoning, its tool arguments."""
 FEW = 2048
 """Bytes of several events that are decoded together."""
-EVENT_END = b"\n\n"
 CR = 0x0D
 NOWHERE = 0, 0
 
@@ -39,10 +38,8 @@ def _alone(mould: Mould, event: bytes, seen: float, arguments: str | None) -> bo
 
     `arguments`: what was read of it, if that is a piece of a call's.
     """
-    begin = len(mould.head)
-    end = event.find(mould.middle, begin) if mould.middle else len(event) - len(mould.tail)
     try:
-        text = loads(b'"%b"' % event[begin:end])
+        text = loads(b'"%b"' % mould.inside(event))
     except ValueError:
         return False
     if arguments is not None:

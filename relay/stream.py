@@ -27,6 +27,7 @@ from relay.ir import Response
 from relay.kit import WholeEvents
 from relay.lost import answer_losses, dropped
 from relay.meter import Meter
+from relay.mould import EVENT_END
 from relay.outlet import Outlet
 from relay.parted import frames_of, parted
 from relay.recast import Recast
@@ -45,8 +46,6 @@ MOST_EVENTS = 100_000
 """Events that a decoder may make of one piece. It is a fault of its own if there are more."""
 DRAIN_SECONDS = 1.0
 """Time that an upstream gets to close its stream after the last event, so that the connection can be used again."""
-
-EVENT_END = b"\n\n"
 
 log = logging.getLogger("relay.stream")
 
@@ -192,7 +191,8 @@ class Delivery:
         self.timer.cancel()
         valve, self.valve = self.valve, None
         if valve is not None:
-            self._caught_up()
+            if self.recast is not None:
+                self.recast.catch_up(ended=True)
             valve.shut()
             if self.skimming is not None:
                 self.skimming.seen += (valve.text - self.text) / 4
@@ -204,8 +204,7 @@ class Delivery:
         if self.skimming is None and self.recast is None:
             return False
         self.valve = valve
-        self.text = valve.text
-        self.passed = valve.passed
+        self.text, self.passed = valve.text, valve.passed
         # That was of other streams.
         self.taken -= valve.passed
         if self.opened:
@@ -441,7 +440,7 @@ class Delivery:
         events: list[Event] = []
         meter = self.meter
         if self.recast is not None:
-            self._caught_up()
+            self.recast.catch_up()
         if meter.error is not None:
             # It has passed through to the client in its own bytes.
             self._fail(meter.error, said=True)

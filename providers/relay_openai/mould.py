@@ -6,13 +6,12 @@ import re
 from typing import Any
 
 from relay.kit import loads
-from relay.mould import Mould
+from relay.mould import EVENT_END, Mould
 
-__all__ = ["chunk_mould", "lone", "places"]
+__all__ = ["FILLED", "chunk_mould", "lone", "places"]
 
-EVENT_END = b"\n\n"
 _FILLING = re.compile(rb'"obfuscation":\s*"([^"\\]*)"')
-_FILLED = b'"obfuscation"'
+FILLED = b'"obfuscation"'
 _LONE = ({"content"}, {"reasoning_content"}, {"reasoning"})
 _FAULTS = ("error", "base_resp", "x_groq")
 
@@ -33,7 +32,7 @@ def chunk_mould(event: bytes, text: re.Pattern[bytes] = _TEXT) -> Mould | None:
     found = list(text.finditer(event))
     if len(found) != 1 or found[0][1] is None:
         return None
-    filling = _FILLING.search(event, found[0].end(1)) if event.find(_FILLED) >= 0 else None
+    filling = _FILLING.search(event, found[0].end(1)) if event.find(FILLED) >= 0 else None
     return Mould.of(event, found[0].span(1), None if filling is None else filling.span(1))
 
 

@@ -7,12 +7,11 @@ from functools import partial
 from relay.meter import Meter
 from relay.mould import Mould
 from relay.skim import SkimmingMeter
-from relay_openai.mould import chunk_mould
+from relay_openai.mould import FILLED, chunk_mould
 from relay_openai.stream import ChatDecoder
 
 __all__ = ["chat_meter"]
 
-_FILLED = b'"obfuscation"'
 BACKSLASH = 0x5C
 
 
@@ -28,6 +27,6 @@ def _count(decoder: ChatDecoder, data: bytes, meter: Meter) -> tuple[int, int, M
         return begin, end, None
     event, quoted = data[begin:end], b'"%b"' % text.encode()
     place = event.find(quoted) + 1
-    if not place or event.find(quoted, place) >= 0 or BACKSLASH in event or event.find(_FILLED) >= 0:
+    if not place or event.find(quoted, place) >= 0 or BACKSLASH in event or event.find(FILLED) >= 0:
         return begin, end, None
     return begin, end, Mould.of(event, (place, place + len(quoted) - 2))

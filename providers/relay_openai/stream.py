@@ -19,8 +19,7 @@ from relay.fold import unfold
 from relay.ir import Response
 from relay.kit import MAX_EVENT, SseDecoder, loads, upstream_json
 from relay.meter import Meter
-from relay.mould import Mould
-from relay.skim import EVENT_END
+from relay.mould import EVENT_END, Mould
 from relay_openai.fault import is_fault, upstream_error
 from relay_openai.mould import chunk_mould, lone
 from relay_openai.reader import Reader

@@ -22,7 +22,7 @@ from relay.fold import Fold
 from relay.ir import Loss, Message, Request, Response, Text, ToolCall
 from relay.kit import loads
 from relay.manager import Plugins
-from relay.mould import run
+from relay.mould import EVENT_END, run
 from relay.secret import Secret
 from relay.testing.damage import ODD_BODIES, damaged, pieces, places, renumbered, reshaped
 from relay.testing.grammar import check_events, check_usage, decoded
@@ -32,7 +32,6 @@ from relay.testing.vectors import Vectors
 __all__ = ["TranslationSuite", "folded"]
 
 STATUSES = (400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 429, 500, 502, 503, 504, 529, 599)
-EVENT_END = b"\n\n"
 CUTS = 150
 """Places of a stream at which it is broken off."""
 
@@ -337,9 +336,8 @@ class TranslationSuite:
             if mould is None or not isinstance(events[0], TextDelta | ThinkingDelta):
                 continue
             known += 1
-            end, size = run(piece, 0, mould)
-            assert end == len(piece), "the mould is that of the event"
-            assert loads(b'"%b"' % piece[len(mould.head) : len(mould.head) + size]) == events[0].text
+            assert run(piece, 0, mould)[0] == len(piece), "the mould is that of the event"
+            assert loads(b'"%b"' % mould.inside(piece)) == events[0].text
             again = told(self.decoder(bound, target), b"".join((*pieces[:number], piece, *pieces[number:])))
             assert again == [*whole[:told_of], events[0], *whole[told_of:]]
         assert known, "of no event of the stream"

@@ -247,3 +247,20 @@ def test_what_is_not_as_it_was_said_to_be_does_not_pass(wrong: bytes) -> None:
     for events in ([TextDelta(0, "a")], [ThinkingDelta(7, "a")], []):
         stream.recast.follow(stream.valve, stream.client, wrong, events)  # type: ignore[arg-type]
         assert stream.valve.through(chunk(data({"content": "two"})), 0) == 0
+
+
+def test_an_encoder_that_fails_at_the_end_costs_no_count() -> None:
+    stream = Stream(ChatDecoder(), SIDES["messages"].encoder(), True)
+    recast = stream.recast
+    assert recast is not None
+    for text in ("one", "two", "three"):
+        stream.take(data({"content": text}))
+    before = stream.meter.seen
+    assert stream.valve.through(chunk(data({"content": "four"})), 0) > 0
+
+    def broken(events: list[Event]) -> bytes:
+        raise RuntimeError("it was not to be asked")
+
+    recast._tell = (stream.meter.add, broken)
+    recast.catch_up(ended=True)
+    assert stream.meter.seen == before + 1
