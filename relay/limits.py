@@ -11,7 +11,7 @@ that later calls wait for; usage below it comes back at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from relay.errors import RateLimited
 __all__ = ["Limiter", "Limits", "Reservation", "Scope", "View", "duration"]
 
 
+ENDLESS = math.inf
 SWEEP = 1024
 """Calls that end between two looks for states that say nothing any more, at least."""
 
@@ -48,50 +49,51 @@ class Scope:
         """Where its state is kept: equal for equal names and ids."""
 
 
-class Bucket:
-    """Holds up to `capacity`, refills by `capacity` a minute."""
+class State:
+    """What a scope has used so far: its two buckets, and its calls under way.
 
-    __slots__ = ("at", "capacity", "level", "rate")
+    Where there is no limit, there is no end to what the bucket holds, and it refills by nothing: so nobody need ask.
+    """
 
-    def __init__(self, capacity: int, now: float) -> None:
-        self.capacity = float(capacity)
-        self.rate = capacity / 60.0
-        self.level = float(capacity)
+    __slots__ = ("at", "limits", "most", "request_rate", "requests", "rpm", "running", "token_rate", "tokens", "tpm")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.running = 0
         self.at = now
+        """When both buckets were refilled last."""
+        self.requests = self.tokens = self.rpm = self.tpm = ENDLESS
+        """What is in them, and what there is room for."""
+        self.limit(limits)
 
-    def resize(self, capacity: int, now: float) -> None:
-        """Change the limit; what was used stays used."""
-        self.refill(now)
-        used = self.capacity - self.level
-        self.capacity = float(capacity)
-        self.rate = capacity / 60.0
-        self.level = max(self.capacity - used, -self.capacity)
+    def limit(self, limits: Limits) -> None:
+        """Set what there may be; what was used stays used."""
+        self.limits = limits
+        rpm, tpm = limits.rpm or ENDLESS, limits.tpm or ENDLESS
+        self.requests, self.tokens = _level(self.requests, self.rpm, rpm), _level(self.tokens, self.tpm, tpm)
+        self.rpm, self.tpm = rpm, tpm
+        self.request_rate, self.token_rate = limits.rpm / 60.0, limits.tpm / 60.0
+        self.most = limits.concurrency or ENDLESS
 
     def refill(self, now: float) -> None:
-        """Bring the level up to date. A clock that went back refills nothing and takes nothing."""
+        """Bring the buckets up to date. A clock that went back refills nothing and takes nothing."""
         elapsed = now - self.at
         if elapsed > 0:
-            self.level = min(self.capacity, self.level + elapsed * self.rate)
+            self.requests = min(self.rpm, self.requests + elapsed * self.request_rate)
+            self.tokens = min(self.tpm, self.tokens + elapsed * self.token_rate)
             self.at = now
 
-    def wait(self, amount: float) -> float:
-        """Seconds until `amount` is there; 0 if it is now. `refill` first."""
-        missing = amount - self.level
-        # A hair of slack: a caller who waits exactly as told must not be refused for a rounding error.
-        return missing / self.rate if missing > 1e-6 else 0.0
 
-    def take(self, amount: float) -> None:
-        """Take (or, if negative, give back) `amount`. Debt ends at one full bucket."""
-        self.level = min(self.capacity, max(-self.capacity, self.level - amount))
+def _level(level: float, before: float, after: float) -> float:
+    """What is in a bucket that had room for `before` and has room for `after` now. Debt ends at one full bucket."""
+    if before == ENDLESS or after == ENDLESS:
+        return after
+    return max(after - (before - level), -after)
 
 
-@dataclass(slots=True)
-class State:
-    """What a scope has used so far."""
-
-    requests: Bucket | None = None
-    tokens: Bucket | None = None
-    running: int = 0
+def _wait(missing: float, rate: float) -> float:
+    """Seconds until what is missing is there; 0 if nothing is."""
+    # A hair of slack: a caller who waits exactly as told must not be refused for a rounding error.
+    return missing / rate if missing > 1e-6 else 0.0
 
 
 class View(NamedTuple):
@@ -102,7 +104,7 @@ class View(NamedTuple):
     reset: float
 
 
-_new_view = tuple.__new__
+_view = tuple.__new__
 
 
 class Reservation:
@@ -124,15 +126,15 @@ class Reservation:
         missing = tokens - self._tokens
         for state in self._states:
             state.running -= 1
-            bucket = state.tokens
-            if bucket is not None and missing:
-                # `refill` and `take`, written out.
-                level = bucket.level - missing
-                if now > bucket.at:
-                    level += (now - bucket.at) * bucket.rate
-                    bucket.at = now
-                capacity = bucket.capacity
-                bucket.level = capacity if level > capacity else level if level > -capacity else -capacity
+            if missing:
+                # `refill` and what was missing, written out: this runs for every call.
+                level, most, elapsed = state.tokens - missing, state.tpm, now - state.at
+                if elapsed > 0:
+                    level += elapsed * state.token_rate
+                    requests = state.requests + elapsed * state.request_rate
+                    state.requests = requests if requests < state.rpm else state.rpm
+                    state.at = now
+                state.tokens = most if level > most else level if level > -most else -most
         self._limiter.ended(now)
 
     def views(self) -> tuple[View | None, View | None]:
@@ -141,22 +143,20 @@ class Reservation:
 
 
 def _views(states: Sequence[State]) -> tuple[View | None, View | None]:
-    if len(states) == 1:
-        state = states[0]
-        return _view(state.requests), _view(state.tokens)
-    return _view(_tightest(state.requests for state in states)), _view(_tightest(state.tokens for state in states))
-
-
-def _view(bucket: Bucket | None) -> View | None:
-    if bucket is None:
-        return None
-    level, capacity = bucket.level, bucket.capacity
-    # As `View(...)`, which is a Python function.
-    return _new_view(View, (int(capacity), int(level + 1e-6) if level > 0 else 0, (capacity - level) / bucket.rate))
-
-
-def _tightest(buckets: Iterable[Bucket | None]) -> Bucket | None:
-    return min((bucket for bucket in buckets if bucket is not None), key=lambda bucket: bucket.level, default=None)
+    if not states:
+        return None, None
+    one = two = states[0]
+    if len(states) > 1:
+        one, two = min(states, key=lambda state: state.requests), min(states, key=lambda state: state.tokens)
+    # As `View(...)`, which is a Python function; and as often as there are calls.
+    requests = tokens = None
+    if rate := one.request_rate:
+        level = one.requests
+        requests = _view(View, (one.limits.rpm, int(level + 1e-6) if level > 0 else 0, (one.rpm - level) / rate))
+    if rate := two.token_rate:
+        level = two.tokens
+        tokens = _view(View, (two.limits.tpm, int(level + 1e-6) if level > 0 else 0, (two.tpm - level) / rate))
+    return requests, tokens
 
 
 class Limiter:
@@ -179,61 +179,47 @@ class Limiter:
         """Take one request, `tokens` tokens and one place from every scope, or raise RateLimited and take nothing."""
         states = []
         for scope in scopes:
-            state = self._state(scope, now)
+            state = self._states.get(scope.place)
+            if state is None or state.limits is not scope.limits:
+                state = self._state(scope, now)
             states.append(state)
-            requests, bucket, most = state.requests, state.tokens, scope.limits.concurrency
-            if (
-                (requests is not None and requests.level < 1)
-                or (bucket is not None and bucket.level < tokens)
-                or (most and state.running >= most)
-            ):
-                states = [self._state(scope, now) for scope in scopes]
-                self._refuse(scopes, states, tokens)
+            # `refill`, written out: this runs for every call.
+            elapsed = now - state.at
+            if elapsed > 0:
+                level = state.requests + elapsed * state.request_rate
+                state.requests = level if level < state.rpm else state.rpm
+                level = state.tokens + elapsed * state.token_rate
+                state.tokens = level if level < state.tpm else state.tpm
+                state.at = now
+            if state.requests < 1 or state.tokens < tokens or state.running >= state.most:
+                states = self._all(scopes, now)
+                _refuse(scopes, states, tokens)
                 break
         for state in states:
             state.running += 1
-            if (requests := state.requests) is not None:
-                requests.level -= 1
-            if (bucket := state.tokens) is not None:
-                bucket.level -= tokens
+            state.requests -= 1
+            state.tokens -= tokens
         return Reservation(self, states, tokens)
-
-    def _refuse(self, scopes: Sequence[Scope], states: Sequence[State], tokens: int) -> None:
-        """Raise the refusal with the longest wait, if any scope really refuses."""
-        refusals = [_refusal(scope, state, tokens) for scope, state in zip(scopes, states, strict=True)]
-        refused = [refusal for refusal in refusals if refusal is not None]
-        if refused:
-            raise max(refused, key=lambda refusal: refusal.retry_after or 0)
 
     def views(self, scopes: Sequence[Scope], now: float) -> tuple[View | None, View | None]:
         """The tightest request bucket and the tightest token bucket of these scopes, for the rate-limit headers."""
-        return _views([self._state(scope, now) for scope in scopes])
+        return _views(self._all(scopes, now))
+
+    def _all(self, scopes: Sequence[Scope], now: float) -> list[State]:
+        """The states of these scopes, up to date."""
+        states = [self._state(scope, now) for scope in scopes]
+        for state in states:
+            state.refill(now)
+        return states
 
     def _state(self, scope: Scope, now: float) -> State:
-        """The scope's state with its buckets up to date."""
+        """The scope's state, with the limits that it has now."""
         state = self._states.get(scope.place)
         if state is None:
-            state = self._states[scope.place] = State()
-        limits = scope.limits
-        requests, tokens = state.requests, state.tokens
-        if (
-            requests is None
-            or tokens is None
-            or requests.capacity != limits.rpm
-            or tokens.capacity != limits.tpm
-            or now < requests.at
-            or now < tokens.at
-        ):
-            state.requests = _current(requests, limits.rpm, now)
-            state.tokens = _current(tokens, limits.tpm, now)
-            return state
-        # `refill` of both, written out: this runs for every call.
-        level = requests.level + (now - requests.at) * requests.rate
-        requests.level = level if level < requests.capacity else requests.capacity
-        requests.at = now
-        level = tokens.level + (now - tokens.at) * tokens.rate
-        tokens.level = level if level < tokens.capacity else tokens.capacity
-        tokens.at = now
+            state = self._states[scope.place] = State(scope.limits, now)
+        elif state.limits is not scope.limits:
+            state.refill(now)
+            state.limit(scope.limits)
         return state
 
     def ended(self, now: float) -> None:
@@ -247,10 +233,8 @@ class Limiter:
                 return
         self._ended = 0
         for place, state in list(self._states.items()):
-            buckets = [bucket for bucket in (state.requests, state.tokens) if bucket is not None]
-            for bucket in buckets:
-                bucket.refill(now)
-            if state.running == 0 and all(bucket.level >= bucket.capacity for bucket in buckets):
+            state.refill(now)
+            if state.running == 0 and state.requests >= state.rpm and state.tokens >= state.tpm:
                 del self._states[place]
         # Growing with the table, so that the look through all of it costs each call the same little bit.
         self._sweep = SWEEP + len(self._states) // 2
@@ -262,35 +246,30 @@ class Limiter:
         self._due = self._sweep if listener is None else 0
 
 
-def _current(bucket: Bucket | None, capacity: int, now: float) -> Bucket | None:
-    """The bucket as the configuration has it now; None if that has no such limit."""
-    if not capacity:
-        return None
-    if bucket is None:
-        return Bucket(capacity, now)
-    if bucket.capacity != capacity:
-        bucket.resize(capacity, now)
-    else:
-        bucket.refill(now)
-    return bucket
+def _refuse(scopes: Sequence[Scope], states: Sequence[State], tokens: int) -> None:
+    """Raise the refusal with the longest wait, if any scope really refuses."""
+    refusals = [_refusal(scope, state, tokens) for scope, state in zip(scopes, states, strict=True)]
+    refused = [refusal for refusal in refusals if refusal is not None]
+    if refused:
+        raise max(refused, key=lambda refusal: refusal.retry_after or 0)
 
 
 def _refusal(scope: Scope, state: State, tokens: int) -> RateLimited | None:
     limits = scope.limits
-    if limits.concurrency and state.running >= limits.concurrency:
+    if state.running >= state.most:
         return RateLimited(
             f"{scope.name} limit reached: {limits.concurrency} calls at a time",
             limit=f"{scope.name} concurrency",
             retry_after=1.0,
             code="concurrency_limit_exceeded",
         )
-    if state.requests is not None and (wait := state.requests.wait(1)):
+    if wait := _wait(1 - state.requests, state.request_rate):
         return RateLimited(
             f"{scope.name} limit reached: {limits.rpm} requests a minute; try again in {duration(wait)}",
             limit=f"{scope.name} requests per minute",
             retry_after=wait,
         )
-    if state.tokens is not None and tokens > limits.tpm:
+    if tokens > state.tpm:
         too_large = RateLimited(
             f"this request alone is estimated at {tokens} tokens, over the {scope.name} limit of {limits.tpm} a minute",
             limit=f"{scope.name} tokens per minute",
@@ -299,7 +278,7 @@ def _refusal(scope: Scope, state: State, tokens: int) -> RateLimited | None:
         )
         too_large.should_retry = False
         return too_large
-    if state.tokens is not None and (wait := state.tokens.wait(tokens)):
+    if wait := _wait(tokens - state.tokens, state.token_rate):
         return RateLimited(
             f"{scope.name} limit reached: {limits.tpm} tokens a minute; try again in {duration(wait)}",
             limit=f"{scope.name} tokens per minute",
