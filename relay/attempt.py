@@ -30,7 +30,7 @@ from relay.kit import error_for_status
 from relay.limits import Limits, Reservation, Scope
 from relay.lost import answer_losses, dropped
 from relay.memory import place_of
-from relay.meter import Meter
+from relay.meter import Meter, Told
 from relay.outlet import Outlet, safe_header
 from relay.shelf import Look
 from relay.stream import Delivery
@@ -47,6 +47,7 @@ MAX_ERROR = 1024 * 1024
 ESCAPED = b"\\u00"
 """How an escape of a letter begins."""
 
+JSON = "application/json"
 NOTHING = Forward(b"")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -65,7 +66,8 @@ def _named(target: Target) -> tuple[str, str]:
 
 def content_type(headers: Mapping[str, str]) -> str:
     """What an answer that passes through says it is."""
-    return safe_header(headers.get("content-type", "")) or "application/json"
+    found = headers.get("content-type", JSON)
+    return found if found == JSON else safe_header(found) or JSON
 
 
 def _keeps_calls(meter: object) -> bool:
@@ -363,8 +365,7 @@ class Attempt:
     def whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Count a complete answer and send it on. Raises RelayError if it is none."""
         call = self.call
-        meter = call.count = Meter()
-        response = None
+        response = told = None
         if self.native and not self.remembers and (call.check is None or self._calls_nothing(body)):
             # What the meter of a passed-through answer cannot tell, or fails at, the full reading is asked.
             try:
@@ -372,16 +373,16 @@ class Attempt:
             except PluginError:
                 usage = None
             if usage is not None and usage.input is not None and usage.output is not None:
-                meter.usage = usage
-                meter.complete = True
+                told = call.count = Told(usage)
                 if call.check is not None:
-                    self._check(meter)
-        if not meter.complete:
+                    self._check([])
+        if told is None:
+            meter = call.count = Meter()
             response = self._read(status, headers, body)
             meter.complete = True
             if response is not None:
                 meter.whole(response)
-                self._check(meter)
+                self._check(meter.calls())
                 self._keep(response)
                 if not self.native:
                     call.losses += answer_losses(
@@ -419,8 +420,8 @@ class Attempt:
                 raise
             return None
 
-    def _check(self, meter: Meter) -> None:
-        fault = self.call.judge(meter.calls())
+    def _check(self, calls: list[ToolCall]) -> None:
+        fault = self.call.judge(calls)
         if self.call.tools is not None:
             self.call.headers["x-relay-tool-arguments"] = self.call.tools
         if fault is not None and self.relay.strict_tools(self.call):

@@ -341,7 +341,7 @@ class Exchange:
                 self.fail(error)
                 return
         if self._listener is not None:
-            self.deadline = self._pool.loop.time() + self._patience()
+            self.deadline = self._pool.loop.time() + self._upstream.first_byte_timeout
             if self._whole and 200 <= status < 300:
                 # What is wanted is its end.
                 return
@@ -369,7 +369,7 @@ class Exchange:
         if not self._begun:
             self._begun = True
             if self._listener is not None:
-                self.deadline = self._pool.loop.time() + self._patience()
+                self.deadline = self._pool.loop.time() + self._upstream.idle_timeout
         sink = self._sink
         if sink is None:
             self._pieces.append(piece)

@@ -38,7 +38,19 @@ def end_of(data: bytes) -> int:
 class KnownHead:
     """A request's head for the lane, and whose key is in it. Without its bytes it is good for one request only."""
 
-    __slots__ = ("after", "before", "chunked", "dialect", "headers", "keep_alive", "mark", "origins", "place")
+    __slots__ = (
+        "_first",
+        "_start",
+        "after",
+        "before",
+        "chunked",
+        "dialect",
+        "headers",
+        "keep_alive",
+        "mark",
+        "origins",
+        "place",
+    )
 
     def __init__(
         self,
@@ -61,23 +73,25 @@ class KnownHead:
         """Whose judgement of the host it has passed."""
         self.chunked = chunked
         self.keep_alive = keep_alive
-        self.before = self.after = NOWHERE
+        self.before = self.after = self._first = NOWHERE
+        self._start = 0
+        """Where the length begins; `_first` is what comes behind its last digit."""
 
     def learn(self, head: bytes) -> None:
         """Its bytes, to its blank line. Where they have not exactly one length, it is not known again."""
         places = list(LENGTH.finditer(head))
         if len(places) == 1:
-            self.before, self.after = head[: places[0].start(1)], head[places[0].end(1) :]
+            self._start, end = places[0].span(1)
+            self.before, self.after, self._first = head[: self._start], head[end:], head[end : end + 1]
 
     def body(self, data: bytes) -> tuple[int, int] | None:
         """Where the body begins in `data`, and its length, if `data` begins with this head."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
+        if not data.startswith(self.before):
             return None
-        start = len(before)
-        end = data.find(after[:1], start, start + DIGITS)
-        digits = data[start:end] if end > 0 else b""
-        if not digits.isdigit() or not data.startswith(after, end):
+        start, after = self._start, self.after
+        end = data.find(self._first, start, start + DIGITS)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(after, end):
             return None
         return end + len(after), int(digits)
 

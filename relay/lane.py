@@ -118,7 +118,7 @@ class Lane:
         call.target = target
         outlet = side.outlet(head)
         if call.reservation is not None:
-            outlet.lines = dialect.limit_lines(*call.reservation.views())
+            outlet.lines = dialect.limit_lines(*call.reservation.levels())
         return Passage(relay, side, call, model, outlet)
 
 

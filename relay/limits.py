@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from relay.errors import RateLimited
 
-__all__ = ["Limiter", "Limits", "Reservation", "Scope", "View", "duration"]
+__all__ = ["Level", "Limiter", "Limits", "Reservation", "Scope", "View", "duration"]
 
 
 ENDLESS = math.inf
@@ -96,15 +96,16 @@ def _wait(missing: float, rate: float) -> float:
     return missing / rate if missing > 1e-6 else 0.0
 
 
+Level = tuple[int, int, float]
+"""What a `View` holds. To make one of those takes as long as all else that is told of limits."""
+
+
 class View(NamedTuple):
     """The tightest of several buckets as a caller may know it: whole units, and seconds until it is full."""
 
     limit: int
     remaining: int
     reset: float
-
-
-_view = tuple.__new__
 
 
 class Reservation:
@@ -141,21 +142,29 @@ class Reservation:
         """The tightest request bucket and the tightest token bucket, as of the reservation."""
         return _views(self._states)
 
+    def levels(self) -> tuple[Level | None, Level | None]:
+        """The same, as plain tuples."""
+        return _levels(self._states)
+
 
 def _views(states: Sequence[State]) -> tuple[View | None, View | None]:
+    requests, tokens = _levels(states)
+    return None if requests is None else View(*requests), None if tokens is None else View(*tokens)
+
+
+def _levels(states: Sequence[State]) -> tuple[Level | None, Level | None]:
     if not states:
         return None, None
     one = two = states[0]
     if len(states) > 1:
         one, two = min(states, key=lambda state: state.requests), min(states, key=lambda state: state.tokens)
-    # As `View(...)`, which is a Python function; and as often as there are calls.
     requests = tokens = None
     if rate := one.request_rate:
         level = one.requests
-        requests = _view(View, (one.limits.rpm, int(level + 1e-6) if level > 0 else 0, (one.rpm - level) / rate))
+        requests = one.limits.rpm, int(level + 1e-6) if level > 0 else 0, (one.rpm - level) / rate
     if rate := two.token_rate:
         level = two.tokens
-        tokens = _view(View, (two.limits.tpm, int(level + 1e-6) if level > 0 else 0, (two.tpm - level) / rate))
+        tokens = two.limits.tpm, int(level + 1e-6) if level > 0 else 0, (two.tpm - level) / rate
     return requests, tokens
 
 

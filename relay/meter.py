@@ -68,6 +68,19 @@ class Count(Protocol):
     error: RelayError | None
 
 
+class Told:
+    """What is known of a complete answer that passes through: what its upstream says of it."""
+
+    __slots__ = ("usage",)
+    seen = 0.0
+    complete = True
+    begun = True
+    error: RelayError | None = None
+
+    def __init__(self, usage: Usage) -> None:
+        self.usage: Usage | None = usage
+
+
 class Meter:
     """Counts by decoded events. Tool calls are put together only if somebody will check them (`keep_calls`)."""
 

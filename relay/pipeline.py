@@ -55,7 +55,8 @@ class Claims:
     key: Key
     model: PublicModel
     scopes: Sequence[Scope]
-    budget: Budget
+    budget: Budget | None
+    """None: there is none."""
 
 
 class Pipeline:
@@ -77,7 +78,7 @@ class Pipeline:
             await count_tokens(self.relay, call, model, outlet)
             return
         budget = self._claims(call.key, model).budget
-        if budget and not self.relay.ledger.account(call.key.id).knows(call.at):
+        if budget is not None and not self.relay.ledger.account(call.key.id).knows(call.at):
             await self.relay.open_account(call.key.id, call.at)
         try:
             self.reserve(call, model)
@@ -208,7 +209,7 @@ class Pipeline:
         claims = self._claims(call.key, model)
         scopes, budget = claims.scopes, claims.budget
         account, amount = None, 0
-        if budget:
+        if budget is not None:
             head.check_bounds(dialect.bounds)
             amount = self._dearest(call.key, model, head)
             account = relay.ledger.check(call.key.id, budget, amount, call.at)
@@ -267,9 +268,10 @@ class Pipeline:
         """Limits and budgets of another configuration."""
         self._known.clear()
 
-    def _budget(self, key: Key) -> Budget:
+    def _budget(self, key: Key) -> Budget | None:
         defaults = self.relay.settings.keys.budget
-        return Budget(**{window: key.budget.get(window, rate(getattr(defaults, window))) for window in WINDOWS})
+        budget = Budget(**{window: key.budget.get(window, rate(getattr(defaults, window))) for window in WINDOWS})
+        return budget or None
 
     def _all_scopes(self, key: Key, model: PublicModel) -> Iterator[Scope]:
         defaults = self.relay.settings.keys

@@ -143,14 +143,14 @@ class AnthropicMessages(Dialect):
                 headers[f"anthropic-ratelimit-{kind}-reset"] = _moment(math.ceil(self._now() + view.reset))
         return headers
 
-    def limit_lines(self, requests: LimitView | None, tokens: LimitView | None) -> str:
+    def limit_lines(self, requests: tuple[int, int, float] | None, tokens: tuple[int, int, float] | None) -> str:
         """The same as lines of a head."""
         if requests is None or tokens is None:
             return super().limit_lines(requests, tokens)
         # As nearly always, written out: this runs for every call.
         now = self._now()
-        limit, remaining, reset = requests[:]
-        most, left, after = tokens[:]
+        limit, remaining, reset = requests
+        most, left, after = tokens
         return super().limit_lines(requests, tokens) + (
             f"anthropic-ratelimit-requests-limit: {limit}\r\nanthropic-ratelimit-requests-remaining: {remaining}\r\n"
             f"anthropic-ratelimit-requests-reset: {_moment(math.ceil(now + reset))}\r\n"

@@ -70,7 +70,8 @@ class OpenAIChat(Dialect):
         data, texts, _, listed, _, _ = told[:]
         model = read_model(data)
         read_messages(data)
-        stream = read_stream(data)
+        # What most bodies do not say is not asked for: a function takes as long as what it reads.
+        stream = "stream" in data and read_stream(data)
         tools = False
         if "tools" in data or "functions" in data:
             tools = bool([*read_definitions(data, "tools"), *read_definitions(data, "functions")])
@@ -82,7 +83,7 @@ class OpenAIChat(Dialect):
             data,
             stream,
             max_output(data),
-            read_choices(data),
+            read_choices(data) if "n" in data else 1,
             estimate_input(data, listed) + texts,
             tools,
             None,

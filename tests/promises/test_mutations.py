@@ -136,18 +136,18 @@ GUARDS: Mapping[str, Guard] = {
     ),
     "requests a minute": Guard(
         "limits:Limiter.reserve",
-        "requests is not None and requests.level < 1",
+        "state.requests < 1",
         "False",
         f"{EVERYWHERE}[key's requests]",
     ),
     "tokens a minute": Guard(
         "limits:Limiter.reserve",
-        "bucket is not None and bucket.level < tokens",
+        "state.tokens < tokens",
         "False",
         f"{EVERYWHERE}[key's tokens]",
     ),
     "calls at a time": Guard(
-        "limits:Limiter.reserve", "most and state.running >= most", "False", f"{EVERYWHERE}[key's calls at a time]"
+        "limits:Limiter.reserve", "state.running >= state.most", "False", f"{EVERYWHERE}[key's calls at a time]"
     ),
     "budget": Guard(
         "budget:Ledger.check",
