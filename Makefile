@@ -63,7 +63,7 @@ sanitize: $(VENV)/.test
 	@I8RELAY_TEST_COMPILED=build/_native.so I8RELAY_REQUIRE_COMPILED=1 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  $(BIN)/python -m pytest -q tests/core/test_mould.py tests/core/test_outbox.py tests/core/test_outline.py \
-	  tests/core/test_passing.py tests/core/test_valve.py $(ARGS)
+	  tests/core/test_passing.py tests/core/test_texts.py tests/core/test_valve.py $(ARGS)
 
 conformance: $(VENV)/.test
 	@$(BIN)/python tests/replay/conformance.py $(TRAFFIC) $(ARGS)

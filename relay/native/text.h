@@ -27,43 +27,70 @@ blank(char byte)
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
 }
 
+/* Whether it is a further byte of a character. */
+static inline int
+further(unsigned char byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
 /* How many bytes a character takes that begins here and is not ASCII; 0 if it is not UTF-8. */
-static int
+static inline int
 width(const unsigned char *at, const unsigned char *end)
 {
-    int size = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2, more;
+    if (*at < 0xE0)
+        return *at >= 0xC2 && end - at >= 2 && further(at[1]) ? 2 : 0;
+    if (*at < 0xF0)
+        return end - at >= 3 && further(at[1]) && further(at[2]) && (*at != 0xE0 || at[1] >= 0xA0)
+                && (*at != 0xED || at[1] < 0xA0) ? 3 : 0;
+    return *at <= 0xF4 && end - at >= 4 && further(at[1]) && further(at[2]) && further(at[3])
+            && (*at != 0xF0 || at[1] >= 0x90) && (*at != 0xF4 || at[1] < 0x90) ? 4 : 0;
+}
 
-    if (*at < 0xC2 || *at > 0xF4 || end - at < size)
-        return 0;
-    for (more = 1; more < size; more++)
-        if ((at[more] & 0xC0) != 0x80)
-            return 0;
-    if ((*at == 0xE0 && at[1] < 0xA0) || (*at == 0xED && at[1] > 0x9F) || (*at == 0xF0 && at[1] < 0x90)
-        || (*at == 0xF4 && at[1] > 0x8F))
-        return 0;
-    return size;
+/* Pass over characters that are not ASCII and begin before `limit`. It stops at what is not UTF-8. */
+static inline const unsigned char *
+beyond(const unsigned char *at, const unsigned char *limit, const unsigned char *end, text *found)
+{
+    int size;
+
+    while (at < limit && *at >= 0x80 && (size = width(at, end)) != 0) {
+        found->more += size - 1;
+        found->beside += size - 1;
+        at += size;
+    }
+    return at;
 }
 
 /* Bytes that are compared at once. Above 0x7F they are below 0. */
 typedef signed char wide __attribute__((vector_size(16)));
 
+#define PARTS (BLOCK / (int)sizeof(wide))
+
+/* Which of the bytes from here on a string may not hold as they are, or are not all of a character: those have all bits. */
+static inline wide
+marked(const unsigned char *at)
+{
+    const wide none = {0}, space = none + 0x20, quote = none + '"', backslash = none + '\\';
+    wide some;
+
+    memcpy(&some, at, sizeof some);
+    return (some < space) | (some == quote) | (some == backslash);
+}
+
 /* How many bytes begin here that a string may hold as they are, all of one byte each. */
 static Py_ssize_t
 run_of(const unsigned char *begin, const unsigned char *end)
 {
-    const wide none = {0}, space = none + 0x20, quote = none + '"', escape = none + '\\';
     const unsigned char *at = begin;
 
     for (; end - at >= BLOCK; at += BLOCK) {
-        wide marks = none, some;
+        wide any = {0};
         uint64_t halves[2];
-        size_t place;
+        int part;
 
-        for (place = 0; place < BLOCK; place += sizeof some) {
-            memcpy(&some, at + place, sizeof some);
-            marks |= (some < space) | (some == quote) | (some == escape);
-        }
-        memcpy(halves, &marks, sizeof halves);
+        for (part = 0; part < PARTS; part++)
+            any |= marked(at + part * sizeof any);
+        memcpy(halves, &any, sizeof halves);
         if (halves[0] | halves[1])
             break;
     }
@@ -160,6 +187,79 @@ escape(const unsigned char *at, const unsigned char *end, text *found)
     return size;
 }
 
+#ifdef __SSE2__
+typedef char narrow __attribute__((vector_size(16)));
+
+/* Marked bytes as bits. */
+static inline uint64_t
+bits_of(wide marks)
+{
+    return (uint64_t)__builtin_ia32_pmovmskb128((narrow)marks);
+}
+
+/* The quote that ends a string that begins here, if that is short and plain, as most are. */
+static inline const unsigned char *
+near(const unsigned char *at, const unsigned char *end)
+{
+    uint64_t marks = end - at < (Py_ssize_t)sizeof(wide) ? 0 : bits_of(marked(at));
+
+    return marks && at[__builtin_ctzll(marks)] == '"' ? at + __builtin_ctzll(marks) : NULL;
+}
+
+/* What has an escape of two bytes, by the second one, unless it need not have one. */
+static const char SIMPLE[0x100] = {
+    ['"'] = 1, ['\\'] = 1, ['b'] = 1, ['f'] = 1, ['n'] = 1, ['r'] = 1, ['t'] = 1,
+};
+
+/* Pass over text, block by block, with what stands in nearly every one: simple escapes, and characters of several bytes. It
+ * stops at anything else, and before what is less than a block. */
+static const unsigned char *
+skip(const unsigned char *at, const unsigned char *end, text *found)
+{
+    /* One byte more than a block, for an escape that begins at its end. */
+    while (end - at > BLOCK) {
+        wide parts[PARTS], any = {0};
+        uint64_t marks = 0;
+        int part, place, past = BLOCK;
+
+        for (part = 0; part < PARTS; part++)
+            any |= parts[part] = marked(at + part * sizeof any);
+        if (bits_of(any))
+            for (part = 0; part < PARTS; part++)
+                marks |= bits_of(parts[part]) << part * sizeof any;
+        while (marks) {
+            const unsigned char *next;
+
+            place = __builtin_ctzll(marks);
+            if (at[place] == '\\') {
+                if (!SIMPLE[at[place + 1]])
+                    return at + place;
+                found->escaped = 1;
+                found->beside++;
+                next = at + place + 2;
+            }
+            else {
+                next = beyond(at + place, at + BLOCK, end, found);
+                if (next < at + BLOCK && (next == at + place || *next >= 0x80))
+                    return next;
+            }
+            place = (int)(next - at);
+            if (place >= BLOCK) {
+                past = place;
+                break;
+            }
+            /* What is escaped stands for itself, and so do the other bytes of a character. */
+            marks = marks >> place << place;
+        }
+        at += past;
+    }
+    return at;
+}
+#else
+#define near(at, end) NULL
+#define skip(at, end, found) (at)
+#endif
+
 /* A string whose first byte is here, up to its end. */
 static text
 text_at(const char *begin, const char *end)
@@ -167,7 +267,9 @@ text_at(const char *begin, const char *end)
     const unsigned char *at = (const unsigned char *)begin, *last = (const unsigned char *)end;
     text found = {NULL, 0, 0, 0, 0, 0};
 
-    while ((at = mark(at, last)) < last && *at != '"') {
+    if ((found.end = (const char *)near(at, last)) != NULL)
+        return found;
+    while ((at = mark(skip(at, last, &found), last)) < last && *at != '"') {
         if (*at == '\\') {
             if (last - at < 2)
                 return found;
@@ -177,16 +279,13 @@ text_at(const char *begin, const char *end)
             found.odd = 1;
             at++;
         }
-        else
-            while (at < last && *at >= 0x80) {
-                int size = width(at, last);
-
-                found.odd |= size == 0;
-                size += size == 0;
-                found.more += size - 1;
-                found.beside += size - 1;
-                at += size;
+        else {
+            at = beyond(at, last, last, &found);
+            if (at < last && *at >= 0x80) {
+                found.odd = 1;
+                at++;
             }
+        }
     }
     if (at < last)
         found.end = (const char *)at;
