@@ -35,10 +35,12 @@ DECODERS: dict[str, Callable[[], StreamDecoder]] = {
     "gemini": GeminiDecoder,
     "bedrock-converse": ConverseDecoder,
 }
-EVERY_BYTE = 800
+MOST = 150
+"""Streams of one dialect: of more of them some are taken, evenly."""
+EVERY_BYTE = 500
 """Streams up to this length are cut at every byte; of longer ones the last part is, and all else in even steps."""
 LAST_PART = 100
-STEPS = 15
+STEPS = 10
 
 
 def streams(recordings: Recordings) -> list[Exchange]:
@@ -63,9 +65,9 @@ def places(length: int) -> Iterator[int]:
 @pytest.mark.parametrize("dialect", DECODERS)
 def test_a_decoder_tells_of_every_cut(recordings: Recordings, dialect: str) -> None:
     cuts: Counter[str] = Counter()
-    for exchange in streams(recordings):
-        if exchange["dialect"] == dialect:
-            cuts += cut_everywhere(exchange)
+    chosen = [exchange for exchange in streams(recordings) if exchange["dialect"] == dialect]
+    for exchange in chosen[:: -(-len(chosen) // MOST)]:
+        cuts += cut_everywhere(exchange)
     assert cuts["told"] > 3_000
     assert cuts["whole"] > 30
 
@@ -134,8 +136,8 @@ def test_a_meter_and_a_decoder_tell_the_same_of_every_cut(recordings: Recordings
 
 # Through the whole relay
 
-SAMPLE = 40
-OFFSETS = 12
+SAMPLE = 28
+OFFSETS = 8
 
 
 def sample(recordings: Recordings) -> list[Exchange]:
@@ -152,7 +154,7 @@ def sample(recordings: Recordings) -> list[Exchange]:
 
 
 def offsets(body: bytes) -> list[int]:
-    """Twelve places: at the ends of the last events, inside of them, and in even steps before."""
+    """Some places: at the ends of the last events, inside of them, and in even steps before."""
     edges = [match.end() for match in FRAME.finditer(body)][-4:]
     near = {len(body) - 1, *edges, *(edge - 7 for edge in edges)} - {len(body)}
     usable = sorted(place for place in near if place > 0)[-6:]
@@ -207,7 +209,7 @@ async def test_a_client_is_told_of_every_cut(stage: Stage, recordings: Recording
             counts["whole" if whole else "told"] += 1
     assert len(chosen) >= SAMPLE
     assert {exchange["family"] for exchange in chosen} == {exchange["family"] for exchange in streams(recordings)}
-    assert counts["told"] >= SAMPLE * 9
+    assert counts["told"] >= SAMPLE * 6
     assert counts["whole"] >= 20
 
 
