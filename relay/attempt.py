@@ -403,7 +403,7 @@ class Attempt:
         )
         if self.dialect.keeps:
             self._shelve(encoded)
-        self.outlet.answer(call.headers, "application/json", encoded, call.id)
+        self.outlet.answer(call.headers, JSON, encoded, call.id)
 
     def _calls_nothing(self, body: bytes) -> bool:
         """Whether it can be seen at once that an answer calls no tool."""
@@ -430,7 +430,7 @@ class Attempt:
     def delivery(self, headers: Mapping[str, str]) -> Delivery:
         """What brings this stream to the client."""
         # An event stream was asked for. Some answer whole all the same: that is read and written as events.
-        native = self.native and not headers.get("content-type", "").lower().startswith("application/json")
+        native = self.native and not headers.get("content-type", "").lower().startswith(JSON)
         counter: StreamMeter | None = None
         keeps = (self.remembers or not native) and self.keeps
         if native and not self.remembers:

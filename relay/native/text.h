@@ -77,32 +77,10 @@ marked(const unsigned char *at)
     return (some < space) | (some == quote) | (some == backslash);
 }
 
-/* How many bytes begin here that a string may hold as they are, all of one byte each. */
-static Py_ssize_t
-run_of(const unsigned char *begin, const unsigned char *end)
-{
-    const unsigned char *at = begin;
-
-    for (; end - at >= BLOCK; at += BLOCK) {
-        wide any = {0};
-        uint64_t halves[2];
-        int part;
-
-        for (part = 0; part < PARTS; part++)
-            any |= marked(at + part * sizeof any);
-        memcpy(halves, &any, sizeof halves);
-        if (halves[0] | halves[1])
-            break;
-    }
-    return at - begin;
-}
-
 /* Where the first byte is that a string may not hold as it is. */
 static const unsigned char *
 mark(const unsigned char *at, const unsigned char *end)
 {
-    int steps = 0;
-
     while (IN_ORDER && end - at >= 8) {
         uint64_t eight, marks;
 
@@ -111,11 +89,6 @@ mark(const unsigned char *at, const unsigned char *end)
         if (marks)
             return at + first(marks);
         at += 8;
-        if (++steps == 4) {
-            /* Far between: look at more of them together. */
-            at += run_of(at, end);
-            steps = 0;
-        }
     }
     while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
         at++;
@@ -257,7 +230,24 @@ skip(const unsigned char *at, const unsigned char *end, text *found)
 }
 #else
 #define near(at, end) NULL
-#define skip(at, end, found) (at)
+
+/* The same for ASCII only: without such an instruction, it is not told at once where in a block something stands. */
+static const unsigned char *
+skip(const unsigned char *at, const unsigned char *end, text *found)
+{
+    for (; end - at >= BLOCK; at += BLOCK) {
+        wide any = {0};
+        uint64_t halves[2];
+        int part;
+
+        for (part = 0; part < PARTS; part++)
+            any |= marked(at + part * sizeof any);
+        memcpy(halves, &any, sizeof halves);
+        if (halves[0] | halves[1])
+            break;
+    }
+    return at;
+}
 #endif
 
 /* A string whose first byte is here, up to its end. */
