@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,15 @@ def points() -> list[EntryPoint]:
 
 def installed_plugins() -> Iterator[tuple[str, str, Callable[[], object]]]:
     """The name of each, its package with the version, and what imports it."""
+    # A package may have many, and what it says of itself is read anew each time that it is asked for its name.
+    packages: dict[Distribution, str] = {}
     for point in points():
-        source = f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
+        source, package = point.value, point.dist
+        if package is not None:
+            if package not in packages:
+                said = package.metadata
+                packages[package] = f"package {said['Name']} {said['Version']}"
+            source = packages[package]
         yield point.name, source, point.load
 
 

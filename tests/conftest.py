@@ -7,6 +7,7 @@ not there; with a path in it they are those (see `make sanitize`).
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import random
@@ -94,3 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("model") is not None and isinstance(item, pytest.Function):
             item.fixturenames.insert(0, "model_installed")
+
+
+def pytest_collection_finish() -> None:
+    """What all tests have imported stays until the end: nobody need look through it again, and least of all then."""
+    gc.freeze()

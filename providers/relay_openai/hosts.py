@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,15 @@ def known_hosts(environ: Mapping[str, str] = os.environ) -> list[Host]:
     Where an address holds a customer's account, it stands as `{VARIABLE}` and is filled in from `environ`. Without it a
     key alone is of no use, so the host is then not found by its key and has to be configured with its address.
     """
+    return [_host(row, environ) for row in _rows()]
+
+
+@cache
+def _rows() -> Sequence[Mapping[str, Any]]:
+    """What is in the file, read once."""
     path = Path(__file__).with_name("hosts.toml")
-    rows = tomllib.loads(path.read_text("utf-8"))["host"]
-    return [_host(row, environ) for row in rows]
+    rows: Sequence[Mapping[str, Any]] = tomllib.loads(path.read_text("utf-8"))["host"]
+    return rows
 
 
 def _host(row: Mapping[str, Any], environ: Mapping[str, str]) -> Host:

@@ -17,6 +17,7 @@ from relay_gemini.dialect import GenerateContent
 from relay_openai.dialect import OpenAIChat
 from relay_openai.responses.dialect import OpenAIResponses
 from tests.core.bodies import SPACES, STRING, compiled, values
+from tests.effort import times
 
 
 def several(item: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
@@ -92,7 +93,7 @@ CONVERSATIONS: dict[str, tuple[Dialect, str, st.SearchStrategy[Any], dict[str, A
 
 
 @compiled
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=times(80))
 @pytest.mark.parametrize("name", CONVERSATIONS)
 @given(st.data(), SPACES, st.booleans())
 def test_a_conversation_counts_for_as_much_as_if_all_of_it_were_read(

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from relay.heads import Count, KnownHead, end_of
 from relay.origins import Origins
 from relay_openai.dialect import OpenAIChat
+from tests.effort import times
 
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-relay-0123456789\r\n"
     b"Content-Length: 57\r\nContent-Type: application/json\r\n\r\n"
 )
 PROBE = b"GET /probe HTTP/1.1\r\nHost: localhost\r\n\r\n"
-FEW = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=times(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Parser:

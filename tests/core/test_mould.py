@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import relay.mould
 from relay.mould import COMPILED, Mould
 from tests.core.twins import pure
+from tests.effort import times
 
 PURE = pure(relay.mould)
 TWINS = [PURE, relay.mould] if COMPILED else [PURE]
@@ -157,7 +158,7 @@ def streams(draw: st.DrawFn) -> tuple[bytes, int, Mould]:
 
 
 @pytest.mark.skipif(not COMPILED, reason="there is only one of them here")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=times(380), deadline=None)
 @given(streams())
 @example((b"", 0, Mould(b"", b"")))
 @example((b"aaa", 0, Mould(b"", b"")))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import relay.outbox
 from relay.outbox import COMPILED
 from tests.core.twins import pure
+from tests.effort import times
 
 PURE = pure(relay.outbox)
 TWINS = [PURE, relay.outbox] if COMPILED else [PURE]
@@ -217,7 +218,7 @@ class Loop:
 
 
 @pytest.mark.skipif(not COMPILED, reason="there is only one")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(
     st.lists(
         st.tuples(

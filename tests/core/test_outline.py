@@ -41,6 +41,7 @@ from relay_gemini.dialect import GenerateContent
 from relay_openai.dialect import OpenAIChat
 from relay_openai.responses.dialect import OpenAIResponses
 from tests.core.bodies import SPACES, STRING, compiled, values
+from tests.effort import times
 
 PART = Field(b"type", WORD, (b"text", b"more")), Field(b"text", TEXT), Field(b"content", TEXT)
 PLAIN = (
@@ -175,7 +176,7 @@ BODIES = st.fixed_dictionaries(
 
 
 @compiled
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=times(140))
 @given(BODIES, SPACES, st.booleans())
 @example({"model": "m", "messages": [{"content": "x" * LONGEST}]}, (",", ":"), False)
 @example({"model": "m", "messages": [{"content": "ä" * LONGEST}, {"content": '"\\' * LONGEST}]}, (",", ":"), False)
@@ -212,7 +213,7 @@ def test_what_is_left_is_the_body_without_the_texts(body: dict[str, Any], spaces
 
 
 @compiled
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=times(210))
 @given(st.data())
 def test_what_is_no_json_does_not_become_any(data: st.DataObject) -> None:
     number = data.draw(st.one_of(st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False)))

@@ -22,9 +22,10 @@ from relay.valve import Valve
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 from tests.core.chunks import unchunked
+from tests.effort import times
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-FEW = settings(max_examples=300, deadline=None)
+FEW = settings(max_examples=times(100), deadline=None)
 
 
 def event(text: str, more: str = "") -> bytes:

@@ -17,6 +17,7 @@ from relay.mould import Mould
 from relay.outbox import Buffer, Writable
 from relay.valve import COMPILED, LONGEST
 from tests.core.twins import pure
+from tests.effort import times
 
 PURE = pure(relay.valve)
 TWINS = [PURE, relay.valve] if COMPILED else [PURE]
@@ -330,7 +331,7 @@ WAYS = ["open", "closed", "let", "kept", "cast", "cast and kept", "other", "shut
 
 
 @pytest.mark.skipif(not COMPILED, reason="there is only one")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(160), deadline=None)
 @given(
     st.lists(
         st.lists(

@@ -48,7 +48,7 @@ def asked(exchange: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 async def newest(relay: Running) -> UsageRow:
-    return (await relay.rows())[0]
+    return await relay.latest()
 
 
 def told(value: dict[str, Any]) -> dict[int, tuple[str, str | None]]:

@@ -79,7 +79,7 @@ def check_row(row: UsageRow, value: dict[str, Any], dialect: str) -> None:
 
 
 async def newest(relay: Running) -> UsageRow:
-    return (await relay.rows())[0]
+    return await relay.latest()
 
 
 def floats(vector: list[float]) -> list[float]:

@@ -95,7 +95,7 @@ async def test_the_upstream_sees_its_peer_leave_at_once(
         await until(lambda: bool(upstream.peer_left))
         assert upstream.peer_left[0] - left < SOON + SLACK
     await until(lambda: relay.relay.limiter.running() == 0)
-    row = (await relay.rows())[0]
+    row = await relay.latest()
     assert (row.outcome, row.status) == ("client_abort", 499)
     assert row.usage_source == ("none" if "before" in moment or "whole" in moment else row.usage_source)
     async with relay.chat() as response:
@@ -141,7 +141,7 @@ async def test_an_upstream_of_every_format_sees_its_peer_leave_and_what_was_seen
             await until(lambda: bool(upstream.peer_left))
             assert upstream.peer_left[0] - left < SOON + SLACK, way
         await until(lambda: relay.relay.limiter.running() == 0)
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         assert (row.outcome, row.status) == ("client_abort", 499), (way, row)
         if talks:
             assert row.usage_source in ("estimate", "partial"), (way, row)
@@ -221,7 +221,7 @@ async def test_an_answer_is_read_on_for_its_count_where_that_is_wanted(
     await until(lambda: len(relay.relay.abandoned) == 1)
     await until(lambda: not relay.relay.abandoned)
     assert not upstream.peer_left, "nobody hung up on it"
-    row = (await relay.rows())[0]
+    row = await relay.latest()
     assert (row.outcome, row.status, row.usage_source) == ("client_abort", 499, "provider")
     assert row.usage is not None
     assert (row.usage.input, row.usage.output) == (11, 3)
@@ -255,7 +255,7 @@ async def test_nothing_is_read_on_for_ever_or_past_the_end(start: Start, upstrea
         await first_word(connection)
     await until(lambda: len(upstream.peer_left) == 1)
     await until(lambda: not relay.relay.abandoned)
-    row = (await relay.rows())[0]
+    row = await relay.latest()
     assert (row.outcome, row.usage_source) == ("client_abort", "estimate")
     # One whose relay is told to stop.
     longer = await start(text)

@@ -103,7 +103,7 @@ async def test_if_everything_cools_down_the_answer_comes_at_once(
     if plane != "messages":
         assert got.code == "upstream_cooling_down"
     assert asked(upstream) == ["a", "b"]
-    row = (await relay.rows())[0]
+    row = await relay.latest()
     assert (row.outcome, row.attempts, row.cost, row.error_code) == ("rejected", 0, 0, "upstream_cooling_down")
     assert relay.relay.limiter.running() == 0
 
@@ -257,7 +257,7 @@ targets = ["gone/a", "up/a"]
             await ask(relay, plane, model="n")
         # By now it is left alone.
         assert answered(await ask(relay, plane, model="n"))
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         assert (row.upstream, row.attempts) == ("up", 1)
     for client in waiting:
         client.close()

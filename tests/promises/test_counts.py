@@ -73,7 +73,7 @@ async def test_counts_that_are_sent_twice_or_grow_count_once(start: Start, upstr
     grown = [{**GOOD, "completion_tokens": tokens, "total_tokens": 11 + tokens} for tokens in (1, 2, 3)]
     for said in ([GOOD, GOOD], grown, [GOOD, GOOD, GOOD]):
         await believed(relay, upstream, True, *said)
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         assert row.usage is not None
         assert (row.usage.input, row.usage.output, row.usage_source) == (11, 3, "provider")
 

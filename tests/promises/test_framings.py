@@ -75,7 +75,7 @@ async def test_an_answer_that_is_cut_off_is_told_as_such(start: Start, upstream:
     for way, (name, cut) in product(STREAMS, CUTS.items()):
         upstream.scripts = [cut(way)]
         got = await ask(relay, way)
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         where = (way, name, got.body)
         assert (got.status, got.text) == (200, "It is a fine "), where
         assert got.error, where
@@ -107,7 +107,7 @@ async def test_a_complete_answer_that_is_cut_off_is_none(start: Start, upstream:
                     continue
                 upstream.scripts = [script]
                 got = await ask(relay, way)
-                row = (await relay.rows())[0]
+                row = await relay.latest()
                 assert (got.status, got.finished) == (502, False), (way, name, length, got)
                 assert got.error, (way, name, length)
                 assert (row.outcome, row.cost) == ("upstream_cut", 0), (way, name, length, row)
@@ -204,7 +204,7 @@ def same(got: Got) -> tuple[object, ...]:
 
 async def heard(relay: Running, way: Way) -> tuple[tuple[object, ...], str, Usage | None, int | None]:
     got = await ask(relay, way)
-    row = (await relay.rows())[0]
+    row = await relay.latest()
     return same(got), row.usage_source, row.usage, row.cost
 
 
@@ -328,7 +328,7 @@ async def test_an_end_that_comes_too_early_is_none(start: Start, upstream: FakeU
         for wait in ([], [0.02]):
             upstream.scripts = [stream(*begun(way), *wait, *early)]
             got = await ask(relay, way)
-            row = (await relay.rows())[0]
+            row = await relay.latest()
             assert not got.finished, (way, got.body)
             assert got.error, (way, got.body)
             assert b"[DONE]" not in got.body
@@ -345,4 +345,4 @@ async def test_a_finish_is_enough_where_the_end_is_forgotten(
         upstream.scripts = [stream(*(piece for piece in way.found.pieces("It is ", "a fine day") if piece != DONE))]
         got = await ask(relay, way)
         assert (got.proper, got.text, got.error) == (True, SAID, ""), (way, got.body)
-        assert (await relay.rows())[0].outcome == "ok"
+        assert (await relay.latest()).outcome == "ok"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,15 +17,14 @@ from relay.errors import RelayError, UpstreamProtocol
 from relay.kit import NdjsonDecoder, SseDecoder
 from relay.manager import Plugins
 from relay.retry import LONGEST_WAIT, retry_after
+from tests.effort import EFFORT, times
 
 DIALECTS = Plugins.load().dialects
-USUAL = 150
-EXAMPLES = int(os.environ.get("I8RELAY_FUZZ_EXAMPLES", USUAL))
-"""For each test. Those of the usual run are always the same, so that nobody's change fails by bad luck."""
 BOUNDED = settings(
-    max_examples=EXAMPLES,
+    max_examples=times(60),
     deadline=None,
-    derandomize=EXAMPLES == USUAL,
+    # Those of the usual run are always the same, so that nobody's change fails by bad luck.
+    derandomize=EFFORT == 1,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
 )

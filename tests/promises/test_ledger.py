@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from relay.budget import DAY, KEPT, WINDOWS, Budget, Hold, Ledger, NotOpen, Spent, dearest, opening
 from relay.errors import OutOfBudget
 from relay.pricing import Price, Rates, Tier
+from tests.effort import times
 
 NOON = int(datetime(2028, 2, 29, 12, tzinfo=UTC).timestamp()) * 1000
 
@@ -216,4 +217,4 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = pytest.mark.promise("L-03")(Books.TestCase)
-TestBooks.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBooks.settings = settings(max_examples=times(80), stateful_step_count=40, deadline=None)

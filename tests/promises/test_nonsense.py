@@ -161,7 +161,7 @@ async def test_what_is_no_event_ends_the_answer_or_says_nothing(
     relay = await start(config(upstream, transport))
     for way, name in product(STREAMS, EVENTS):
         got = await told(relay, upstream, way, b"data: " + EVENTS[name] + b"\n\n")
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         clear(got)
         if name in FATAL[way.kind]:
             assert (got.text, got.finished) == ("It is ", False), (way, name)
@@ -178,7 +178,7 @@ async def test_events_of_odd_shape_break_nothing(start: Start, upstream: FakeUps
     for way in STREAMS:
         for data in SHAPES[way.kind]:
             got = await told(relay, upstream, way, data)
-            row = (await relay.rows())[0]
+            row = await relay.latest()
             clear(got)
             assert got.text.startswith("It is "), (way, data, got.body)
             if got.finished:
@@ -211,7 +211,7 @@ async def test_what_is_no_answer_is_a_clear_error(start: Start, upstream: FakeUp
     for way, data in product(WHOLES, ANSWERS):
         upstream.scripts = [http(data)]
         got = await ask(relay, way)
-        row = (await relay.rows())[0]
+        row = await relay.latest()
         if data == EMPTY.get(way.kind):
             assert (got.status, row.outcome) == (200, "ok"), (way, data, got)
             continue
@@ -255,7 +255,7 @@ async def test_an_error_is_told_once_in_a_way_that_clients_see_and_nothing_follo
         for data in ERRORS[way.kind]:
             # With words before it and the end behind it, all in one piece.
             got = await told(relay, upstream, way, way.found.word("a fine ") + data)
-            row = (await relay.rows())[0]
+            row = await relay.latest()
             assert (got.text, got.finished, got.proper) == ("It is a fine ", False, False), (way, data, got.body)
             assert "it broke" in told_by(got.events[-1]), (way, data, got.body)
             assert got.body.count(b"it broke") == 1, (way, data, got.body)

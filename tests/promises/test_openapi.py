@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import missing
+from tests.effort import times
 from tests.promises.served import environment, served
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "openapi.json"
-SECONDS = 25
+SECONDS = times(10)
 """The whole run. The relay answers each request at once, so that this is some thousands of them."""
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
 CONFIG = """

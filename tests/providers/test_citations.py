@@ -24,6 +24,7 @@ from relay_gemini.stream import AnswerReader
 from relay_openai.dialect import OpenAIChat
 from relay_openai.responses.dialect import OpenAIResponses
 from tests import hub
+from tests.effort import times
 
 STOP = StopReason("stop", "stop")
 Cited = list[tuple[str, str]]
@@ -105,7 +106,7 @@ def wanted(texts: list[Text], name: str) -> Cited:
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=times(40), deadline=None)
 @given(texts=cited_texts())
 def test_every_format_names_the_pages_and_the_words_that_rest_on_them(name: str, texts: list[Text]) -> None:
     dialect, read = READERS[name]
@@ -145,7 +146,7 @@ def streamed(name: str, events: list[Any]) -> Cited:
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=times(30), deadline=None)
 @given(texts=cited_texts())
 def test_streams_say_the_same(name: str, texts: list[Text]) -> None:
     events = unfold(Response("resp_1", "m", [Choice([*texts], STOP)]))

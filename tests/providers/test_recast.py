@@ -23,6 +23,7 @@ from relay_anthropic.stream import MessagesDecoder
 from relay_openai.encoder import ChatEncoder
 from relay_openai.stream import ChatDecoder
 from tests.core.test_valve import Client, chunk
+from tests.effort import times
 
 Make = Callable[[str], bytes]
 
@@ -181,7 +182,7 @@ TEXTS = st.text(st.sampled_from('ab "\\\n\t\x01ü€😀\x7f/{}') | st.character
 
 
 @pytest.mark.parametrize(("upstream", "client"), [("messages", "chat"), ("chat", "messages")])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(80), deadline=None)
 @given(st.data())
 def test_whoever_follows_a_stream_cannot_tell_what_passed_undecoded(upstream: str, client: str, data: Any) -> None:
     side, other = SIDES[upstream], SIDES[client]

@@ -32,6 +32,7 @@ from relay_openai.responses.stream import ResponsesDecoder
 from relay_openai.shapes import citation_of as chat_citation
 from relay_openai.stream import ChatDecoder
 from tests import hub
+from tests.effort import times
 
 CHAT, RESPONSES, MESSAGES = "openai-chat", "openai-responses", "anthropic-messages"
 CREATED = 1_700_000_000
@@ -253,7 +254,7 @@ def read_as(response: Response) -> Response:
 
 
 @pytest.mark.parametrize("name", WAYS)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=times(50), deadline=None)
 @given(data=st.data(), size=st.integers(1, 60))
 def test_an_answer_that_there_is_room_for_survives(name: str, data: Any, size: int) -> None:
     way = WAYS[name]
@@ -271,7 +272,7 @@ FOREIGN: tuple[Part, ...] = (
 
 
 @pytest.mark.parametrize("name", WAYS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=times(30), deadline=None)
 @given(data=st.data(), size=st.integers(1, 60))
 def test_of_any_other_answer_what_there_is_room_for_survives(name: str, data: Any, size: int) -> None:
     way = WAYS[name]

@@ -25,8 +25,9 @@ from relay_openai.embeddings.compose import compose_request
 from relay_openai.embeddings.dialect import OpenAIEmbeddings
 from relay_openai.stream import ChatDecoder
 from tests import hub
+from tests.effort import times
 
-ROUNDS = settings(max_examples=80, deadline=None)
+ROUNDS = settings(max_examples=times(50), deadline=None)
 CREATED = 1_700_000_000
 STOPS = st.sampled_from(
     [StopReason("stop", "stop"), StopReason("length", "length"), StopReason("filter", "content_filter")]
@@ -109,7 +110,7 @@ def test_any_vectors_survive_in_openais_form(response: EmbeddingResponse, packed
 
 
 @pytest.mark.parametrize("purpose", [None, *GEMINI_ONLY])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=times(20), deadline=None)
 @given(inputs=INPUTS, dimensions=hub.maybe(st.integers(1, 3000)), title=hub.maybe(hub.WORDS))
 def test_any_question_for_vectors_survives_in_geminis_form(
     purpose: Any, inputs: list[str], dimensions: int | None, title: str | None

@@ -39,8 +39,9 @@ from relay_openai.request import parse_request as parse_chat
 from relay_openai.responses.compose import compose_request as compose_responses
 from relay_openai.responses.request import parse_request as parse_responses
 from tests import hub
+from tests.effort import times
 
-ROUNDS = settings(max_examples=150, deadline=None)
+ROUNDS = settings(max_examples=times(60), deadline=None)
 CHAT, RESPONSES, MESSAGES = "openai-chat", "openai-responses", "anthropic-messages"
 CUSTOM_CALL = {"type": "custom", "id": "ctc_1"}
 EFFORTS = st.sampled_from(["low", "medium", "high"])

@@ -107,10 +107,13 @@ def _cell(folder: Path, dialect: str, family: str, most: int) -> Cell:
 
 
 def run(folder: Path, most: int) -> list[Cell]:
-    """All cells of the matrix, in two processes, with a line for each as it is done."""
+    """All cells of the matrix, in two processes if they are many, with a line for each as it is done."""
     cells = []
-    families = {exchange["dialect"] for exchange in _loaded(folder).exchanges}
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    exchanges = _loaded(folder).exchanges
+    families = {exchange["dialect"] for exchange in exchanges}
+    # To start one takes as long as to play some hundreds.
+    processes = PROCESSES if len(exchanges) > 100 else 1
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         jobs = [
             pool.submit(_cell, folder, dialect, family, most)
             for family in PATHS

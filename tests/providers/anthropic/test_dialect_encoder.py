@@ -48,6 +48,7 @@ from relay_anthropic.message import message_body
 from relay_anthropic.response import response_of
 from relay_anthropic.shapes import usage_object
 from relay_anthropic.stream import MessagesDecoder
+from tests.effort import times
 
 OWN = "anthropic-messages"
 END = StopReason("stop", "end_turn")
@@ -167,7 +168,7 @@ STOPS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(st.lists(PARTS, max_size=5), USAGES, STOPS, st.integers(1, 50))
 def test_any_answer_survives_both_forms(parts: list[Part], usage: Usage, stop: StopReason, size: int) -> None:
     response = answer(*parts, stop=stop, usage=usage)

@@ -19,6 +19,7 @@ from relay.skim import SkimmingMeter
 from relay_anthropic.mould import delta_mould
 from relay_anthropic.skim import messages_meter
 from relay_anthropic.stream import MessagesDecoder
+from tests.effort import times
 
 
 def event(kind: str, padding: int = 0, **fields: Any) -> bytes:
@@ -73,7 +74,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(120), deadline=None)
 @given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 10_000), max_size=6), st.sampled_from(["\n", "\r\n"]))
 def test_any_stream_cut_anywhere_ends_as_its_decoder_says(pieces: list[bytes], cuts: list[int], ends: str) -> None:
     data = b"".join([START, OPEN, *pieces]).replace(b"\n", ends.encode())
@@ -100,7 +101,7 @@ CALL_PIECES = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(200), deadline=None)
 @given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 10_000), max_size=4), st.booleans())
 @example([call_start(1, 1)] + [call_delta("x", 0, 1)] * 9, [], True)
 def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(

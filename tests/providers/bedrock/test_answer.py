@@ -31,6 +31,7 @@ from relay.ir import Choice, Media, Opaque, Response, StopReason, Text, Thinking
 from relay_bedrock.citation import citation_of
 from relay_bedrock.stream import ConverseDecoder
 from tests import hub
+from tests.effort import times
 from tests.providers.bedrock.wire import START, USAGE, began, delta, ended, event, exception, message, stop, streamed
 
 CLAUDE, NOVA = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0", "amazon.nova-lite-v1:0"
@@ -159,7 +160,7 @@ BLOCKS = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=times(70), deadline=None)
 @given(st.lists(BLOCKS, max_size=6), st.integers(1, 200), st.sampled_from([CLAUDE, NOVA]))
 def test_any_answer_is_the_same_whole_and_streamed_however_it_is_cut(
     content: list[dict[str, Any]], step: int, model: str

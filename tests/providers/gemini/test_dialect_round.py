@@ -44,6 +44,7 @@ from relay_gemini.frames import ArrayFilter, ArrayFrames, SseFrames
 from relay_gemini.request import body_of
 from relay_gemini.response import response_of
 from relay_gemini.stream import DIALECT, GeminiDecoder
+from tests.effort import times
 
 DIALECT_ = GenerateContent(new_id=lambda: "new")
 
@@ -183,7 +184,7 @@ def snaked(value: Any) -> Any:
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(requests(), st.booleans())
 def test_any_request_survives(asked: tuple[str, Request], other: bool) -> None:
     model, request = asked
@@ -316,7 +317,7 @@ def folded(data: bytes, cuts: list[int]) -> Response:
 CUTS = st.lists(st.integers(0, 5000), max_size=5)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(responses(), CUTS, st.booleans())
 def test_any_answer_survives_whole_and_streamed(response: Response, cuts: list[int], array: bool) -> None:
     assert plain(response_of(DIALECT_.encode_response(response, head(stream=False)))) == response
@@ -327,7 +328,7 @@ def test_any_answer_survives_whole_and_streamed(response: Response, cuts: list[i
         assert len(json.loads(data)) >= 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=times(40), deadline=None)
 @given(responses(), CUTS, st.sampled_from([b"\n", b"\r\n"]))
 def test_an_array_is_made_of_the_events_own_bytes(response: Response, cuts: list[int], ends: bytes) -> None:
     data = streamed(unfold(response), [], head()).replace(b"\n", ends)
@@ -375,7 +376,7 @@ def respelled(name: str, item: Any) -> Any:
     return item.replace("+", "-").replace("/", "_") if name == "thoughtSignature" else item
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=times(100), deadline=None)
 @given(turns(), st.booleans(), st.booleans(), CUTS, st.sampled_from(["as it is", "respelled", "without thoughts"]))
 def test_thoughts_of_others_come_back_with_the_call(
     parts: list[Part], shown: bool, stream: bool, cuts: list[int], client: str
@@ -408,7 +409,7 @@ def test_thoughts_of_others_come_back_with_the_call(
     assert len(forward.losses) == 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(60), deadline=None)
 @given(st.one_of(FOREIGN, UNSIGNED), WORDS, st.booleans(), CUTS)
 def test_thoughts_that_were_shown_come_back_with_their_text(
     thought: Thinking, text: str, stream: bool, cuts: list[int]

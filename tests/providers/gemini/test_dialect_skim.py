@@ -15,6 +15,7 @@ from relay.ir import Usage
 from relay.meter import Meter
 from relay_gemini.skim import ContentMeter
 from relay_gemini.stream import GeminiDecoder
+from tests.effort import times
 
 
 def piece(*parts: Any, finish: Any = None, index: Any = 0, **fields: Any) -> dict[str, Any]:
@@ -74,7 +75,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=times(160), deadline=None)
 @given(
     st.lists(VALUES, max_size=8),
     st.lists(st.integers(0, 10_000), max_size=6),
@@ -112,7 +113,7 @@ CALLS = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(200), deadline=None)
 @given(st.lists(CALLS, max_size=8), st.lists(st.integers(0, 10_000), max_size=4))
 def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(values: list[Any], cuts: list[int]) -> None:
     data = sse(*values)

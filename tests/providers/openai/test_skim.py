@@ -21,6 +21,7 @@ from relay_openai.reader import Reader
 from relay_openai.skim import chat_meter
 from relay_openai.stream import ChatDecoder
 from relay_openai.usage import decode_usage
+from tests.effort import times
 from tests.hub import counts
 
 TARGET = Target(Upstream("test", "openai", "https://upstream.test/v1"), "m")
@@ -103,7 +104,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(90), deadline=None)
 @given(st.lists(PIECES, max_size=12), st.lists(st.integers(0, 10_000), max_size=6), st.sampled_from(["\n", "\r\n"]))
 def test_any_stream_cut_anywhere_ends_as_its_decoder_says(pieces: list[bytes], cuts: list[int], ends: str) -> None:
     data = b"".join(pieces).replace(b"\n", ends.encode())
@@ -167,7 +168,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 @given(st.lists(EVENTS, max_size=8))
 def test_what_is_counted_without_events_is_what_the_events_say(events: list[bytes]) -> None:
     short, long, shortly, fully = Meter(), Meter(), ChatDecoder(), ChatDecoder()
@@ -180,7 +181,7 @@ def test_what_is_counted_without_events_is_what_the_events_say(events: list[byte
     assert (end(short), short.seen) == (end(long), long.seen)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 @given(
     USAGES,
     st.sampled_from(["keep", "keep", "keep", [], None, [5], [{"index": 0, "message": {"content": "x"}}, 5]]),
@@ -202,7 +203,7 @@ def said(text: str, **more: Any) -> bytes:
 TWO_TEXTS = event({"choices": [{"message": {"content": "x"}, "delta": {"content": ["ab", {"text": "c"}]}}]})
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=times(300), deadline=None)
 @given(st.lists(st.one_of(EVENTS, CHUNKS.map(event)), max_size=8), st.integers(1, 4))
 @example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 3)
 @example([TWO_TEXTS, TWO_TEXTS, TWO_TEXTS], 2)
@@ -358,7 +359,7 @@ CALL_PIECES = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(150), deadline=None)
 @given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 10_000), max_size=4), st.booleans())
 @example(
     [call_piece(0, 1, function={"name": "f", "arguments": ""})] + [call_piece(0, function={"arguments": "x"})] * 9,

@@ -17,6 +17,7 @@ from relay.meter import Meter
 from relay_openai.responses.dialect import OpenAIResponses
 from relay_openai.responses.skim import PassedStream, piece_mould, responses_meter
 from relay_openai.responses.stream import ResponsesDecoder
+from tests.effort import times
 
 ANSWER = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
 USAGE = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
@@ -93,7 +94,7 @@ VALUES = st.lists(st.one_of(PIECES, PIECES, OTHERS), max_size=12)
 
 
 @given(VALUES, st.lists(st.integers(0, 9999), max_size=6), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(80), deadline=None)
 def test_the_meter_ends_where_the_decoder_does(values: list[Any], cuts: list[int], complete: bool) -> None:
     data = stream(*values, end=complete)
     assert end(skimmed(data, cuts)) == end(decoded(data))
@@ -125,7 +126,7 @@ CALL_PIECES = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=times(200), deadline=None)
 @given(st.lists(CALL_PIECES, max_size=16), st.lists(st.integers(0, 9999), max_size=4), st.booleans(), st.booleans())
 @example([item("added", 0, "function_call"), *[call_delta(0, "function_call", "x", "x")] * 9], [], True, True)
 def test_calls_that_somebody_checks_are_put_together_as_if_all_were_read(
