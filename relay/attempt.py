@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from relay.bound import BoundFamily, guarded
 from relay.call import Call, bad_arguments
-from relay.dialect import Forward, Head
+from relay.dialect import Forward, Head, StreamFilter
 from relay.errors import (
     PluginError,
     RateLimited,
@@ -48,7 +48,6 @@ ESCAPED = b"\\u00"
 """How an escape of a letter begins."""
 
 JSON = "application/json"
-NOTHING = Forward(b"")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 log = logging.getLogger("relay.attempt")
@@ -95,7 +94,7 @@ class Attempt:
         self.head = call.head
         self.target = target
         self.outlet = outlet
-        self.forward = NOTHING
+        self.filter: StreamFilter | None = None
         self.family: BoundFamily = relay.plugins.families[target.upstream.family]
         name = call.dialect.name
         self.native = name in target.upstream.dialects
@@ -157,6 +156,9 @@ class Attempt:
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)
         async with self.transport.send(sent, self.target.upstream) as answer:
+            # It may be as large as its answer takes long.
+            self.sent = None
+            del sent
             if not 200 <= answer.status < 300:
                 try:
                     body = await answer.read(MAX_ERROR) if answer.status >= 400 else b""
@@ -176,26 +178,27 @@ class Attempt:
     def prepare(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         """What to send, or what will tell."""
         try:
-            forward = self.forward = self._forward()
+            forward = self._forward()
         except _NotAtHand:
             return self._fetched()
+        self.filter = forward.filter
         head, lasting = self.head, self.target.lasting
         if not self.native or head.headers:
-            return self._endpoint()
+            return self._endpoint(forward.body)
         kind = (self.speaks, head.operation, head.stream)
         kept = lasting.get(kind)
         if kept is not None:
             return UpstreamRequest(kept.url, kept.headers, forward.body, kept.method)
-        sent = self._endpoint()
+        sent = self._endpoint(forward.body)
         if isinstance(sent, UpstreamRequest) and sent.lasting:
             lasting[kind] = UpstreamRequest(sent.url, sent.headers, b"", sent.method)
         return sent
 
-    def _endpoint(self) -> UpstreamRequest | Awaitable[UpstreamRequest]:
+    def _endpoint(self, body: bytes) -> UpstreamRequest | Awaitable[UpstreamRequest]:
         return self.family.endpoint(
             self.target,
             self.head.operation,
-            self.forward.body,
+            body,
             self.head.stream,
             self.head.headers if self.native else NO_HEADERS,
             self.speaks,
@@ -443,7 +446,7 @@ class Attempt:
             self.relay,
             self.call,
             self.outlet,
-            self.forward if native else NOTHING,
+            self.filter if native else None,
             decoder,
             counter,
             native,

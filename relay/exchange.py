@@ -117,7 +117,8 @@ class Exchange:
 
     def __init__(self, pool: Pool, request: UpstreamRequest, upstream: Upstream) -> None:
         self._pool = pool
-        self._request = request
+        self._request: UpstreamRequest | None = request
+        """Until it is sent: it may be as large as its answer takes long."""
         self._upstream = upstream
         self._connection: Connection | None = None
         self._way: Way | None = None
@@ -155,6 +156,8 @@ class Exchange:
         succeeded.
         """
         pool, request = self._pool, self._request
+        if request is None:
+            raise AssertionError("an exchange sends once")
         self._way, head = pool.head(request)
         connection = pool.idle(self._way)
         if connection is None:
@@ -169,6 +172,7 @@ class Exchange:
         self.deadline = now + self._upstream.first_byte_timeout
         self.latest = now + seconds
         connection.write(head, request.body)
+        self._request = None
         return True
 
     @property
@@ -211,6 +215,8 @@ class Exchange:
 
     async def __aenter__(self) -> Exchange:
         pool, request, upstream = self._pool, self._request, self._upstream
+        if request is None:
+            raise AssertionError("an exchange sends once")
         self._way, head = pool.head(request)
         connection = pool.idle(self._way)
         if connection is None:
@@ -220,6 +226,8 @@ class Exchange:
         pool.enter(self)
         try:
             connection.write(head, request.body)
+            self._request = None
+            del request
             while not self.status and self.error is None:
                 await self._wait(upstream.first_byte_timeout)
             if self.error is not None:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from relay.call import Call, bad_arguments
-from relay.dialect import Forward
+from relay.dialect import StreamFilter
 from relay.errors import PluginError, RelayError, UpstreamError, UpstreamProtocol, UpstreamTimeout
 from relay.events import Event, Failure, KeepsAlive, KeepsCalls, StreamDecoder, StreamEncoder, StreamMeter, TellsFailure
 from relay.family import Answer, Sink
@@ -101,7 +101,7 @@ class Delivery:
         relay: Relay,
         call: Call,
         outlet: Outlet,
-        forward: Forward,
+        filter: StreamFilter | None,
         decoder: StreamDecoder | None,
         counter: StreamMeter | None,
         native: bool,
@@ -119,7 +119,7 @@ class Delivery:
         self.stream_type = call.head.stream_type or call.dialect.stream_type
         self.choices = call.head.choices
         self.outlet = outlet
-        self.filter = forward.filter
+        self.filter = filter
         self.native = native
         self.plugin = plugin
         self.secret = secret

@@ -130,6 +130,8 @@ class AiohttpTransport:
     @asynccontextmanager
     async def _send(self, request: UpstreamRequest, upstream: Upstream) -> AsyncIterator[Answer]:
         response = await self._head(request, upstream)
+        # It may be as large as its answer takes long.
+        del request
         try:
             yield AiohttpAnswer(response, upstream)
         finally:

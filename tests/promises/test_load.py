@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import textwrap
 from collections import Counter
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.family import UpstreamRequest
 from tests.flow.conftest import Running, Start, openai_config
 from tests.flow.fake import DONE, FakeUpstream, Seen, Step, chat_answer, chat_chunk, stream
 from tests.promises.courses import PLANES, ask
+from tests.promises.families import KINDS, both_transports, config
 from tests.promises.served import Served, served
 from tests.promises.wire import Wire, post, until, wire
 
@@ -77,6 +80,32 @@ async def test_an_open_stream_takes_two_descriptors_and_little_memory(tmp_path: 
     assert held <= 2 * STREAMS + AROUND
     assert taken / STREAMS <= KILOBYTES, f"{taken / STREAMS:.1f} KB a stream"
     assert Counter(row["outcome"] for row in rows) == {"ok": STREAMS + 100}
+
+
+@pytest.mark.promise("X-01")
+@pytest.mark.parametrize("kind", KINDS)
+@both_transports
+async def test_what_was_sent_is_let_go_while_its_answer_comes(
+    start: Start, upstream: FakeUpstream, transport: str, kind: str
+) -> None:
+    """A long prompt is there as long as somebody may have to send it again, and not for the hours of a stream."""
+    found, end = KINDS[kind], asyncio.Event()
+    upstream.answer = lambda seen: stream(*found.start, found.word("begun"), end, *found.end("begun"))
+    relay = await start(config(upstream, transport))
+
+    async def asked() -> bytes:
+        message = {"role": "user", "content": "long " * 100_000}
+        async with relay.chat(model=kind, messages=[message], stream=True) as response:
+            got = b""
+            while b"begun" not in got:
+                got += await response.content.readany()
+            sent = [one for one in gc.get_objects() if isinstance(one, UpstreamRequest) and len(one.body) > 400_000]
+            end.set()
+            assert sent == []
+            return got + await response.read()
+
+    assert (await asked()).endswith(b"data: [DONE]\n\n")
+    assert len(upstream.seen[-1].body) > 500_000
 
 
 @pytest.mark.promise("X-03")
