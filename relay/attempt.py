@@ -156,7 +156,7 @@ class Attempt:
         if not isinstance(sent, UpstreamRequest):
             sent = await self._ready(sent)
         async with self.transport.send(sent, self.target.upstream) as answer:
-            # It may be as large as its answer takes long.
+            # Not held while the answer comes: prompts are large, and streams are long.
             self.sent = None
             del sent
             if not 200 <= answer.status < 300:

@@ -118,7 +118,7 @@ class Exchange:
     def __init__(self, pool: Pool, request: UpstreamRequest, upstream: Upstream) -> None:
         self._pool = pool
         self._request: UpstreamRequest | None = request
-        """Until it is sent: it may be as large as its answer takes long."""
+        """Until it is sent, and not while the answer comes: prompts are large, and streams are long."""
         self._upstream = upstream
         self._connection: Connection | None = None
         self._way: Way | None = None

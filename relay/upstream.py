@@ -130,7 +130,7 @@ class AiohttpTransport:
     @asynccontextmanager
     async def _send(self, request: UpstreamRequest, upstream: Upstream) -> AsyncIterator[Answer]:
         response = await self._head(request, upstream)
-        # It may be as large as its answer takes long.
+        # Not held while the answer comes: prompts are large, and streams are long.
         del request
         try:
             yield AiohttpAnswer(response, upstream)

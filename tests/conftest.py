@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.effort import EFFORT
+
 if (compiled := os.environ.get("I8RELAY_TEST_COMPILED")) == "off":
     sys.modules["relay._native"] = None  # type: ignore[assignment]
 elif compiled:
@@ -90,9 +92,14 @@ def unused_tcp_port() -> int:
             return port
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test with the marker `model` asks for the model, whatever else it uses."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test with the marker `model` asks for the model, whatever else it uses. More effort may take longer."""
     for item in items:
+        if EFFORT > 1:
+            own = item.get_closest_marker("timeout")
+            item.add_marker(
+                pytest.mark.timeout(EFFORT * (own.args[0] if own else float(config.getini("timeout")))), False
+            )
         if item.get_closest_marker("model") is not None and isinstance(item, pytest.Function):
             item.fixturenames.insert(0, "model_installed")
 

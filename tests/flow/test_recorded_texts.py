@@ -10,8 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from relay.store import UsageRow
-from tests.flow.conftest import Running, Start
+from tests.flow.conftest import Start
 from tests.flow.fake import FakeUpstream, http, stream
 
 pytestmark = pytest.mark.shared
@@ -47,10 +46,6 @@ def asked(exchange: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**(exchange["request_body"] or {"prompt": "Hi"}), "model": "o", **more}
 
 
-async def newest(relay: Running) -> UsageRow:
-    return await relay.latest()
-
-
 def told(value: dict[str, Any]) -> dict[int, tuple[str, str | None]]:
     return {one["index"]: (one["text"], one["finish_reason"]) for one in value["choices"]}
 
@@ -66,7 +61,7 @@ async def test_each_answer_passes_byte_for_byte(start: Start, upstream: FakeUpst
             assert (response.status, await response.read()) == (200, exchange["body"]), exchange["id"]
         assert (upstream.seen[0].path, upstream.seen[0].json) == ("/v1/completions", {**body, "model": "upstream-o"})
         usage = value["usage"]
-        row = await newest(relay)
+        row = await relay.latest()
         assert row.usage is not None
         assert (row.outcome, row.usage_source, row.dialect) == ("ok", "provider", "openai-completions")
         assert (row.usage.input, row.usage.output) == (
@@ -111,7 +106,7 @@ async def test_each_stream_passes_byte_for_byte_however_it_is_cut(
         upstream.scripts = [stream(*(body[place : place + size] for place in range(0, len(body), size)))]
         async with relay.client.post(f"{relay.url}/v1/completions", json=asked(exchange, stream=True)) as response:
             assert (response.status, await response.read()) == (200, body), exchange["id"]
-        row = await newest(relay)
+        row = await relay.latest()
         assert row.usage is not None
         # None of these was asked to count.
         assert (row.outcome, row.usage_source, row.stream) == ("ok", "estimate", True)
@@ -128,7 +123,7 @@ async def test_a_recorded_stream_that_is_cut_is_none(start: Start, upstream: Fak
             upstream.scripts = [stream(exchange["body"][: found.start()], "fin", end=False)]
             with pytest.raises(openai.APIError):
                 await drained(sdk)
-            assert (await newest(relay)).outcome == "upstream_cut", exchange["id"]
+            assert (await relay.latest()).outcome == "upstream_cut", exchange["id"]
 
 
 async def drained(sdk: AsyncOpenAI) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.store import UsageRow
-from tests.flow.conftest import STEADY, Running, Start
+from tests.flow.conftest import STEADY, Start
 from tests.flow.fake import FakeUpstream, http
 
 pytestmark = pytest.mark.shared
@@ -78,10 +78,6 @@ def check_row(row: UsageRow, value: dict[str, Any], dialect: str) -> None:
     assert row.cost == (row.usage.input or 0) * 1000
 
 
-async def newest(relay: Running) -> UsageRow:
-    return await relay.latest()
-
-
 def floats(vector: list[float]) -> list[float]:
     return list(struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector)))
 
@@ -108,7 +104,7 @@ async def test_each_passes_to_its_own_clients_byte_for_byte(
         assert upstream.seen[0].json == json.loads(raw.replace(b'"models/g"', b'"models/upstream-g"')) | (
             {"model": "upstream-o"} if dialect == "openai-embeddings" else {}
         )
-        check_row(await newest(relay), json.loads(exchange["body"]), "gemini" if "gemini" in dialect else dialect)
+        check_row(await relay.latest(), json.loads(exchange["body"]), "gemini" if "gemini" in dialect else dialect)
         seen[exchange["provider"]] += 1
     assert sum(seen.values()) >= (19 if dialect == "openai-embeddings" else 4), seen
 
@@ -131,7 +127,7 @@ async def test_hosts_vectors_reach_clients_of_the_other_shape(
             continue
         assert response.status == 200, exchange["id"]
         assert [row["values"] for row in shown["embeddings"]] == [row["embedding"] for row in value["data"]]
-        check_row(await newest(relay), value, "gemini")
+        check_row(await relay.latest(), value, "gemini")
         tokens = counted(value)
         assert tokens is None or shown["usageMetadata"]["promptTokenCount"] == tokens
         equal += 1
@@ -159,7 +155,7 @@ async def test_geminis_vectors_reach_clients_of_the_other_shape(
             else:
                 packed = base64.b64decode(vector)
                 assert list(struct.unpack(f"<{len(packed) // 4}f", packed)) == floats(recorded["values"])
-        check_row(await newest(relay), value, "openai-embeddings")
+        check_row(await relay.latest(), value, "openai-embeddings")
 
 
 @pytest.mark.parametrize("dialect", SHAPES)
@@ -175,7 +171,7 @@ async def test_errors_keep_their_words(start: Start, upstream: FakeUpstream, tra
         ours = "API key not valid" in words
         assert error["message"] == ("the upstream refused the relay's own credentials" if ours else words)
         assert response.status == (502 if ours or exchange["status"] >= 500 else exchange["status"]), exchange["id"]
-        row = await newest(relay)
+        row = await relay.latest()
         assert (row.outcome, row.status, row.cost) == ("upstream_error", response.status, 0)
 
 

@@ -92,19 +92,16 @@ async def test_what_was_sent_is_let_go_while_its_answer_comes(
     found, end = KINDS[kind], asyncio.Event()
     upstream.answer = lambda seen: stream(*found.start, found.word("begun"), end, *found.end("begun"))
     relay = await start(config(upstream, transport))
-
-    async def asked() -> bytes:
-        message = {"role": "user", "content": "long " * 100_000}
-        async with relay.chat(model=kind, messages=[message], stream=True) as response:
-            got = b""
-            while b"begun" not in got:
-                got += await response.content.readany()
-            sent = [one for one in gc.get_objects() if isinstance(one, UpstreamRequest) and len(one.body) > 400_000]
-            end.set()
-            assert sent == []
-            return got + await response.read()
-
-    assert (await asked()).endswith(b"data: [DONE]\n\n")
+    message = {"role": "user", "content": "long " * 100_000}
+    async with relay.chat(model=kind, messages=[message], stream=True) as response:
+        got = b""
+        while b"begun" not in got:
+            got += await response.content.readany()
+        sent = [one for one in gc.get_objects() if isinstance(one, UpstreamRequest) and len(one.body) > 400_000]
+        end.set()
+        got += await response.read()
+    assert sent == []
+    assert got.endswith(b"data: [DONE]\n\n")
     assert len(upstream.seen[-1].body) > 500_000
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.effort import times
-from tests.replay.clients import CLIENTS
-from tests.replay.conformance import play_cell
-from tests.replay.recording import PATHS, Group, Recordings
+from tests.replay.recording import Group, Recordings
 from tests.replay.stage import Stage
 from tests.replay.verdict import judge, without_count
 
@@ -93,23 +90,6 @@ COUNTS: dict[Group, int] = {
     ("zai", True): 8,
 }
 """How many exchanges there are at least, by file and whether they are streams: none may be left out unseen."""
-
-
-PLAYED = 2
-"""Clients that each recorded exchange is played to."""
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("family", PATHS)
-@pytest.mark.parametrize("dialect", CLIENTS)
-async def test_what_was_recorded_comes_through(stage: Stage, recordings: Recordings, dialect: str, family: str) -> None:
-    """Each exchange to so many of the clients in turn: `make conformance` plays all to all."""
-    exchanges = [exchange for exchange in recordings.exchanges if exchange["dialect"] == family]
-    first, clients = list(CLIENTS).index(dialect), len(CLIENTS)
-    chosen = [one for number, one in enumerate(exchanges) if (number + first) % clients < times(PLAYED)]
-    cell = await play_cell(stage, dialect, family, chosen)
-    assert not cell.wrong
-    assert cell.equal + cell.losses == cell.exchanges > 150 * min(times(PLAYED), clients) / clients
 
 
 async def test_a_count_that_nobody_asked_for_is_not_shown(stage: Stage, recordings: Recordings) -> None:
